@@ -1,0 +1,1 @@
+"""cinecanvas: video generation you host yourself."""
