@@ -1,0 +1,125 @@
+"""A Model is three verbs: prepare a canvas, denoise its latents, decode them; a Card says what it is and can fill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:  # the server reads Cards on machines without torch
+    import numpy as np
+
+    from cinecanvas.canvas import Canvas, Tensors
+
+Fidelity = Literal["exact", "approximate"]
+Quality = Literal["draft", "standard", "best"]
+
+
+class Frames(NamedTuple):
+    """What decode yields, in time order: RGB uint8 (t, H, W, 3) and sound float32 (s, channels), either of them maybe empty."""
+
+    rgb: np.ndarray[Any, Any]
+    sound: np.ndarray[Any, Any] | None = None
+
+
+class Score(BaseModel):
+    """One measured number: a value in `unit` with its 95 % interval, the command that made it, and when."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    unit: str = ""
+    ceiling: float | None = None  # the same number for rendered truth
+    floor: float | None = None  # the same number for shuffled captions
+    command: str = ""
+    date: str = ""
+
+
+class Recipe(BaseModel):
+    """How a family is sampled at one quality: solver steps, guidance scale, timestep shift, solver's name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    steps: int
+    guidance: float
+    shift: float
+    solver: Literal["euler", "heun", "dpm"] = "dpm"
+
+
+class Cost(BaseModel):
+    """Measured seconds on `machine`: a network call on n cells takes call + cell * n + pair * n^2."""
+
+    model_config = ConfigDict(frozen=True)
+
+    load: float = 0.0
+    prepare: float = 0.0
+    call: float = 0.0
+    cell: float = 0.0
+    pair: float = 0.0
+    decode_frame: float = 0.0
+    bytes_fixed: int = 0
+    bytes_cell: int = 0
+    machine: str = ""
+
+
+class Card(BaseModel):
+    """What a family is and can fill: grids, tracks, tasks (exact|approximate), max cells, bytes, licence and its limits, digests, scores."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    title: str
+    licence: str
+    limits: str = ""  # what the licence or the training leaves out, in plain words
+    tracks: tuple[str, ...] = ("video",)
+    channels: int = 3
+    strides: tuple[int, int, int] = (1, 1, 1)
+    causal: bool = True
+    sizes: tuple[tuple[int, int], ...] = ()  # (width, height) px that it was trained on; the first is its own
+    fps: float = 8.0
+    seconds: float = 2.0  # its natural length
+    max_seconds: float = 2.0
+    max_cells: int = 100_000
+    tasks: dict[str, Fidelity] = Field(default_factory=dict)
+    orders: tuple[Literal["full", "causal", "pyramid"], ...] = ("full",)
+    recipes: dict[Quality, Recipe] = Field(default_factory=dict)
+    cost: Cost = Cost()
+    parameters: int = 0
+    bytes: int = 0
+    digests: dict[str, str] = Field(default_factory=dict)  # file name to sha256
+    words: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # slot to the values it has learnt; empty = open domain
+    training: str = ""  # the exact command and its cost
+    scores: tuple[Score, ...] = ()
+    notes: str = ""
+
+
+class Conditioning(Protocol):
+    """What `prepare` returns: the latent canvas, and whatever else the family wants beside it."""
+
+    @property
+    def canvas(self) -> Canvas: ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A family of networks as a filler of canvases."""
+
+    @property
+    def card(self) -> Card: ...
+
+    def prepare(self, canvas: Canvas, text: Sequence[str]) -> Any:
+        """Pixel canvas (B videos) and B prompts to a Conditioning: latent canvas and text states."""
+        ...
+
+    def denoise(self, z: Tensors, sigma: Tensors, cond: Any, *, to: Tensors | None = None) -> Tensors:
+        """x0 per track, like z (B, C, T, H, W), float32; sigma (B, 1, T, H, W); `to` is the next sigma, for few-step models."""
+        ...
+
+    def decode(self, z: Tensors) -> Iterator[Frames]:
+        """Latents of ONE video (B = 1) to frames and sound, in time order."""
+        ...

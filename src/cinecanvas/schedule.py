@@ -1,0 +1,79 @@
+"""A Schedule says how noisy each moment is at each step: one matrix, from all noise down to none."""
+
+from __future__ import annotations
+
+import bisect
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cinecanvas.errors import BadRequest
+
+Order = Literal["full", "causal", "pyramid"]
+
+
+class Schedule(BaseModel):
+    """levels: steps+1 rows x moments of sigma in 0..1, from 1 down to 0; moments (s): where each column begins."""
+
+    model_config = ConfigDict(frozen=True)
+
+    levels: tuple[tuple[float, ...], ...]
+    moments: tuple[float, ...] = (0.0,)
+    order: Order = "full"
+    shift: float = Field(default=1.0, gt=0)
+
+    @property
+    def steps(self) -> int:
+        """How many solver steps lead from the first row to the last."""
+        return len(self.levels) - 1
+
+    def at(self, step: int, second: float) -> float:
+        """Sigma at a second: that of the moment which the second falls into, so tracks of any rate move together."""
+        column = max(0, bisect.bisect_right(self.moments, second + 1e-9) - 1)
+        return self.levels[step][column]
+
+    def finished(self, step: int) -> int:
+        """How many leading moments are done (sigma 0) after `step` steps: what may be decoded while the rest goes on."""
+        row = self.levels[step]
+        return next((i for i, level in enumerate(row) if level > 0), len(row))
+
+
+def shifted(u: float, shift: float) -> float:
+    """The timestep shift of Stable Diffusion 3: u in 0..1 to sigma; shift > 1 spends more steps near noise."""
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def full(steps: int, *, shift: float = 1.0) -> Schedule:
+    """All moments together: ordinary diffusion."""
+    ramp = _ramp(steps, shift)
+    return Schedule(levels=tuple((level,) for level in ramp), order="full", shift=shift)
+
+
+def causal(steps: int, moments: tuple[float, ...], *, shift: float = 1.0) -> Schedule:
+    """One moment after the other, `steps` each: each finishes before the next begins, as in autoregression."""
+    return _staggered(steps, moments, lag=steps, order="causal", shift=shift)
+
+
+def pyramid(steps: int, moments: tuple[float, ...], *, shift: float = 1.0, lag: int = 1) -> Schedule:
+    """Each moment starts `lag` steps after the one before it (Diffusion Forcing, Chen et al. 2024): streaming with foresight."""
+    return _staggered(steps, moments, lag=lag, order="pyramid", shift=shift)
+
+
+def schedule(order: Order, steps: int, moments: tuple[float, ...], *, shift: float = 1.0) -> Schedule:
+    """The schedule of that name."""
+    if order == "full":
+        return full(steps, shift=shift)
+    return (causal if order == "causal" else pyramid)(steps, moments, shift=shift)
+
+
+def _staggered(steps: int, moments: tuple[float, ...], *, lag: int, order: Order, shift: float) -> Schedule:
+    ramp = _ramp(steps, shift)
+    rows = range(steps + lag * (len(moments) - 1) + 1)
+    levels = tuple(tuple(ramp[min(max(row - lag * i, 0), steps)] for i in range(len(moments))) for row in rows)
+    return Schedule(levels=levels, moments=moments, order=order, shift=shift)
+
+
+def _ramp(steps: int, shift: float) -> tuple[float, ...]:
+    if not 1 <= steps <= 1000:
+        raise BadRequest(f"{steps} steps were asked for", "Between 1 and 1000 are possible")
+    return tuple(shifted(1 - i / steps, shift) for i in range(steps + 1))
