@@ -1,0 +1,144 @@
+"""Pixels to cells and back: a linear code that is exact enough from the first second, and a decoder that sees across cells.
+
+A cell is 4 frames x 16 x 16 px (the first cell in time: one frame, repeated). The encoder is its principal components, so it
+needs no training and nothing leaks between cells; the decoder adds a learned residual, which looks at the neighbours and at
+the group of frames before, hides the seams, and forgives noise in the latents (the last denoising step, as in LTX-Video).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+
+class CodeShape(BaseModel):
+    """The sizes of the code and of its decoder; they travel with the weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    strides: tuple[int, int, int] = (4, 16, 16)
+    channels: int = 128
+    widths: tuple[int, int, int] = (192, 128, 64)  # decoder features at the cell, at half of it, and at a quarter
+
+    @property
+    def pixels(self) -> int:
+        """Numbers in one cell of RGB."""
+        t, y, x = self.strides
+        return 3 * t * y * x
+
+
+class Autoencoder(nn.Module):
+    """RGB (B, 3, T, H, W) in [-1, 1] to latents (B, C, T', H', W') and back; frames 1 + t * k."""
+
+    mean: Tensor
+    basis: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: CodeShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("mean", torch.zeros(shape.pixels))
+        self.register_buffer("basis", torch.zeros(shape.channels, shape.pixels))  # orthonormal rows
+        self.register_buffer("scale", torch.ones(shape.channels))  # latent = component / scale
+        self.residual = Residual(shape)
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """Latents (B, C, T', H', W'), float32: each cell alone, so that unknown frames never leak into known cells."""
+        cells = to_cells(rgb.float(), self.shape.strides)
+        return ((cells - self.mean) @ (self.basis / self.scale[:, None]).T).movedim(-1, 1)
+
+    def linear(self, z: Tensor) -> Tensor:
+        """The linear reconstruction of every group of frames (B, T', 3 t, H, W): the skip path of the decoder."""
+        cells = (z.movedim(1, -1).float() * self.scale) @ self.basis + self.mean
+        return groups_of(cells, self.shape.strides)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """RGB (B, 3, T, H, W) in [-1, 1], all at once: what training uses."""
+        return torch.cat(list(self.stream(z)), dim=2)
+
+    def stream(self, z: Tensor) -> Iterator[Tensor]:
+        """RGB (B, 3, t, H, W) group by group in time order; only the features of one group are kept."""
+        memory = None
+        for cell in range(z.shape[2]):
+            here = z[:, :, cell : cell + 1]
+            extra, memory = self.residual(here[:, :, 0] * self.scale[:, None, None], memory)
+            group = self.linear(here)[:, 0] + extra.float()
+            frames = group.unflatten(1, (3, self.shape.strides[0]))
+            yield frames.mean(2, keepdim=True) if cell == 0 else frames
+
+
+class Residual(nn.Module):
+    """What the linear code misses, from the cells of one group and the features of the group before (MemBlock, after taehv)."""
+
+    def __init__(self, shape: CodeShape) -> None:
+        super().__init__()
+        deep, mid, fine = shape.widths
+        t, y, x = shape.strides
+        self.shape = shape
+        self.enter = nn.Conv2d(shape.channels, deep, 3, padding=1)
+        self.remember = nn.Conv2d(deep, deep, 1)
+        self.deep = nn.Sequential(ConvBlock(deep), ConvBlock(deep))
+        self.to_mid = nn.Conv2d(deep, mid * 4, 1)
+        self.mid = nn.Sequential(ConvBlock(mid), ConvBlock(mid))
+        self.to_fine = nn.Conv2d(mid, fine * 4, 1)
+        self.fine = nn.Sequential(ConvBlock(fine), ConvBlock(fine))
+        # a norm before the last convolution: without it a high rate killed every activation in 40 steps
+        self.leave = nn.Sequential(nn.GroupNorm(8, fine), nn.Conv2d(fine, 3 * t * (y // 4) * (x // 4), 3, padding=1))
+        nn.init.zeros_(self.leave[1].weight)
+        nn.init.zeros_(self.leave[1].bias)
+        nn.init.zeros_(self.remember.weight)
+        nn.init.zeros_(self.remember.bias)
+
+    def forward(self, cells: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Components (B, C, H', W') and memory (B, D, H', W') to RGB (B, 3 t, H, W) and the next memory."""
+        x = self.enter(cells.to(self.enter.weight.dtype))
+        x = self.deep(x if memory is None else x + self.remember(memory))
+        memory = x
+        x = self.mid(F.pixel_shuffle(self.to_mid(x), 2))
+        x = self.fine(F.pixel_shuffle(self.to_fine(x), 2))
+        return F.pixel_shuffle(self.leave(x), self.shape.strides[1] // 4), memory
+
+
+class ConvBlock(nn.Module):
+    """Norm, convolution, SiLU, convolution, added to the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.one = nn.Conv2d(width, width, 3, padding=1)
+        self.two = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.two.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.two(F.silu(self.one(self.norm(x))))
+
+
+def to_cells(rgb: Tensor, strides: tuple[int, int, int]) -> Tensor:
+    """RGB (B, 3, 1 + t k, H, W) to cells (B, T', H', W', 3 t y x); the first frame fills a cell of its own, repeated."""
+    t, y, x = strides
+    b, _, frames, height, width = rgb.shape
+    assert (frames - 1) % t == 0 and height % y == 0 and width % x == 0, f"{tuple(rgb.shape)} does not divide into {strides}"
+    padded = torch.cat([rgb[:, :, :1].expand(-1, -1, t, -1, -1), rgb[:, :, 1:]], dim=2)
+    split = padded.view(b, 3, -1, t, height // y, y, width // x, x)
+    return split.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+
+
+def groups_of(cells: Tensor, strides: tuple[int, int, int]) -> Tensor:
+    """Cells (B, T', H', W', 3 t y x) to groups of frames (B, T', 3 t, H, W)."""
+    t, y, x = strides
+    b, groups, rows, columns, _ = cells.shape
+    split = cells.view(b, groups, rows, columns, 3 * t, y, x)
+    return split.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, groups, 3 * t, rows * y, columns * x)
+
+
+def principal_components(cells: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (P), orthonormal basis (C, P) and deviations (C) of cells (N, P), strongest first, in float32."""
+    mean = cells.mean(0)
+    covariance = (cells - mean).T @ (cells - mean) / len(cells)
+    values, vectors = torch.linalg.eigh(covariance)
+    order = values.argsort(descending=True)[:channels]
+    return mean, vectors[:, order].T.contiguous(), values[order].clamp(min=1e-8).sqrt()

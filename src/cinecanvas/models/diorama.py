@@ -1,0 +1,153 @@
+"""Our own family: linear-skip autoencoder, word table and diffusion transformer, joined as a Model; it knows a miniature world."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cinecanvas.errors import BadWeights
+from cinecanvas.model import Card, Frames, Model
+
+if TYPE_CHECKING:  # the Card is read on machines without torch
+    from torch import Tensor
+
+    from cinecanvas.canvas import Canvas, Tensors
+    from cinecanvas.models.autoencoder import Autoencoder
+    from cinecanvas.models.dit import DiT, Words
+    from cinecanvas.models.text import TextEncoder
+
+
+def register() -> tuple[Card, Callable[[], Model]]:
+    """The Card of the shipped weights, and how to load them."""
+    folder = Path(str(files("cinecanvas.models") / "shipped" / "diorama"))
+    return read_card(folder), lambda: load(folder)
+
+
+@dataclass(frozen=True)
+class DioramaConditioning:
+    """The latent canvas and the words as every block reads them."""
+
+    canvas: Canvas
+    words: Words
+
+
+class Diorama:
+    """The family as a Model; the networks may be in training or in service, in float32 or bfloat16."""
+
+    def __init__(self, card: Card, autoencoder: Autoencoder, text: TextEncoder, dit: DiT) -> None:
+        self.card, self.autoencoder, self.text, self.dit = card, autoencoder, text, dit
+
+    def prepare(self, canvas: Canvas, text: Sequence[str]) -> DioramaConditioning:
+        """Pixel canvas (B videos of RGB in [-1, 1]) and B prompts to latents; an unknown pixel makes its whole cell a hole."""
+        import torch
+
+        with torch.inference_mode():
+            states, padding = self.text(*self.text.tokens(text))
+            return DioramaConditioning(self._latents(canvas), self.dit.read(states, padding))
+
+    def denoise(self, z: Tensors, sigma: Tensors, cond: DioramaConditioning, *, to: Tensors | None = None) -> Tensors:
+        """x0 of the video track (B, C, T', H', W'), float32."""
+        import torch
+
+        with torch.inference_mode():
+            return {"video": self.dit(z["video"], sigma["video"], cond.words)}
+
+    def decode(self, z: Tensors) -> Iterator[Frames]:
+        """RGB uint8 (t, H, W, 3), group by group: one frame, then four at a time."""
+        import torch
+
+        with torch.inference_mode():
+            for rgb in self.autoencoder.stream(z["video"][:1]):
+                yield Frames(to_uint8(rgb[0]).movedim(0, -1).contiguous().numpy())
+
+    def _latents(self, canvas: Canvas) -> Canvas:
+        from dataclasses import replace
+
+        from cinecanvas.canvas import Track, latent_keep
+
+        track = canvas.tracks["video"]
+        grid = track.grid.model_copy(update={"strides": self.card.strides, "causal": self.card.causal})
+        keep = latent_keep(track.keep, grid)
+        x = track.x.new_zeros(len(keep), self.autoencoder.shape.channels, *grid.cells)
+        if bool((keep > 0).any()):
+            x = self.autoencoder.encode(track.x)
+        return replace(canvas, tracks={"video": Track(x, keep, grid, track.start)})
+
+
+def to_uint8(rgb: Tensor) -> Tensor:
+    """[-1, 1] to 0..255."""
+    import torch
+
+    return ((rgb.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def read_card(folder: Path) -> Card:
+    """The Card beside the weights."""
+    try:
+        return Card.model_validate_json((folder / "card.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadWeights("The Card of diorama cannot be read", do="Install cinecanvas again") from error
+
+
+def load(folder: Path) -> Diorama:
+    """The networks of a folder of shards, verified against its Card, in float32 codes and bfloat16 transformer."""
+    import torch
+
+    from cinecanvas.models import weights
+
+    card = read_card(folder)
+    paths = [folder / name for name in sorted(card.digests)]
+    tensors, facts = weights.load(paths, digests=card.digests)
+    model = build(card, facts)
+    try:
+        for name, part in parts(model).items():
+            part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
+    except RuntimeError as error:
+        raise BadWeights("The weights of diorama do not fit their own description", do="Install cinecanvas again") from error
+    model.dit.to(torch.bfloat16)
+    model.dit.variance = tensors["dit.variance"]
+    model.text.to(torch.bfloat16)
+    return model
+
+
+def build(card: Card, facts: dict[str, object]) -> Diorama:
+    """Fresh networks of the sizes that the facts give: `code`, `dit`, `vocabulary`."""
+    from cinecanvas.models.autoencoder import Autoencoder, CodeShape
+    from cinecanvas.models.dit import DiT, DiTShape
+    from cinecanvas.models.text import TextEncoder
+
+    code, shape = CodeShape.model_validate(facts["code"]), DiTShape.model_validate(facts["dit"])
+    words = facts["vocabulary"]
+    assert isinstance(words, list)
+    return Diorama(card, Autoencoder(code), TextEncoder(words, shape.text_width), DiT(shape))
+
+
+def save(folder: Path, model: Diorama, card: Card) -> Card:
+    """Export shards and Card into the folder; returns the Card with digests, bytes and parameters filled in."""
+    from cinecanvas.models import weights
+
+    facts = {
+        "code": model.autoencoder.shape.model_dump(),
+        "dit": model.dit.shape.model_dump(),
+        "vocabulary": list(model.text.vocabulary),
+    }
+    tensors = {f"{name}.{k}": v for name, part in parts(model).items() for k, v in part.state_dict().items()}
+    paths = weights.save(folder, "diorama", tensors, facts=facts)
+    full = card.model_copy(
+        update={
+            "digests": {path.name: weights.digest_of(path) for path in paths},
+            "bytes": sum(path.stat().st_size for path in paths),
+            "parameters": sum(p.numel() for part in parts(model).values() for p in part.parameters()),
+        }
+    )
+    (folder / "card.json").write_text(json.dumps(full.model_dump(mode="json"), indent=1) + "\n")
+    return full
+
+
+def parts(model: Diorama) -> dict[str, Autoencoder | TextEncoder | DiT]:
+    """The networks by the prefix of their tensors."""
+    return {"autoencoder": model.autoencoder, "text": model.text, "dit": model.dit}
