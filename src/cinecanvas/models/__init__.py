@@ -1,0 +1,134 @@
+"""All cards by name, and what each model understands of a sentence; a model is loaded only when it is asked for."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+from cinecanvas.errors import CinecanvasError, Unsupported
+from cinecanvas.model import Card, Model
+from cinecanvas.world.captions import Reading, read
+
+GROUP = "cinecanvas.models"
+OURS = {"diorama": "cinecanvas.models.diorama:register", "toy": "cinecanvas.models.toy:register"}
+
+
+class PublicFamily(NamedTuple):
+    """An open-domain family with public weights: the name of its adapter here, and how people call it."""
+
+    name: str
+    title: str
+    wants: str
+
+
+PUBLIC = (
+    PublicFamily("wan", "Wan 2.2", "one GPU with 24 GB"),
+    PublicFamily("ltx", "LTX-Video", "one GPU with 16 GB"),
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A registered family: its Card and loader, or the trouble that keeps it from serving."""
+
+    name: str
+    card: Card | None
+    load: Callable[[], Model] | None
+    trouble: str = ""
+
+
+def load(name: str) -> Model:
+    """The model of that name, with its weights; the last one is kept, for loading costs seconds."""
+    card(name)
+    return _loaded(name)
+
+
+def card(name: str) -> Card:
+    """The Card of that name."""
+    found = families().get(name)
+    known = ", ".join(sorted(cards()))
+    if found is None:
+        shown = name if len(name) <= 40 else f"{name[:32]}..."
+        public = next((p for p in PUBLIC if shown.lower().startswith(p.name)), None)
+        why = f"An adapter for {public.title} is not in this version yet. " if public else ""
+        raise Unsupported(f"There is no model {shown!r}", f"{why}Known models: {known}", "See `cine models`")
+    if found.card is None:
+        raise Unsupported(f"The model {name!r} cannot be used: {found.trouble}", f"Models that work: {known}")
+    return found.card
+
+
+def cards() -> dict[str, Card]:
+    """The Cards of all families that work, by name."""
+    return {name: family.card for name, family in families().items() if family.card is not None}
+
+
+@functools.cache
+def families() -> Mapping[str, Family]:
+    """Everything that registered itself, ours first; a broken one is kept with its trouble and harms nobody else."""
+    found = {name: _register(name, lambda where=where: _imported(where)) for name, where in OURS.items()}
+    for point in entry_points(group=GROUP):
+        if point.name not in found:
+            found[point.name] = _register(point.name, point.load)
+    return found
+
+
+def understood(card: Card, prompt: str) -> Reading | None:
+    """What a model of a small world understands of a prompt, and which words it ignores; None: its domain is open."""
+    if not card.words:
+        return None
+    said = read(prompt)
+    learnt = {slot: value for slot, value in said.values.items() if value in card.words.get(slot, ())}
+    lost = tuple(word for slot, words in said.words.items() if slot not in learnt for word in words.split())
+    return Reading(values=learnt, words={slot: said.words[slot] for slot in learnt}, ignored=said.ignored + lost)
+
+
+def advice(card: Card, reading: Reading | None) -> str:
+    """One line for a prompt of which little or nothing was understood, naming what would serve; else ""."""
+    if reading is None or len(reading.values) > len(reading.ignored):
+        return ""
+    known = "; ".join(f"{slot}: {', '.join(values)}" for slot, values in card.words.items() if slot in _NOUNS)
+    world = f" ({known})" if known else ""
+    share = "little" if reading.values else "nothing"
+    return f"{card.name} understood {share} of this prompt: it knows only its miniature world{world}. {elsewhere()}"
+
+
+def elsewhere() -> str:
+    """Which public families would show any subject, and whether they can be asked here."""
+    here = [public for public in PUBLIC if public.name in cards()]
+    if here:
+        return f"For any other subject: {' or '.join(f'--model {public.name}' for public in here)}."
+    titles = " or ".join(public.title for public in PUBLIC)
+    return f"A public model such as {titles} would show any subject, but its adapter is not in this version yet."
+
+
+_NOUNS = ("shape", "floor", "colour")
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(name: str) -> Model:
+    found = families()[name].load
+    assert found is not None, name
+    return found()
+
+
+def _register(name: str, find: Callable[[], Any]) -> Family:
+    """Ask a family for its Card and loader; whatever goes wrong inside it stays inside it."""
+    try:
+        found, loader = find()()
+        if not isinstance(found, Card) or found.name != name or not callable(loader):
+            return Family(name, None, None, f"its register() did not give a Card named {name!r} and a loader")
+        return Family(name, found, loader)
+    except CinecanvasError as error:
+        return Family(name, None, None, str(error))
+    except Exception as error:  # somebody else's code, at import: anything can come out of it
+        return Family(name, None, None, f"its plugin is broken ({type(error).__name__})")
+
+
+def _imported(where: str) -> Any:
+    """The object at "module:name": works from a source tree that was never installed."""
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)

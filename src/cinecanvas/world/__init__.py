@@ -1,0 +1,1 @@
+"""The miniature world that our model learns and is examined in."""

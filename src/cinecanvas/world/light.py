@@ -38,7 +38,7 @@ class FloorLook(NamedTuple):
 
 
 class SkyLook(NamedTuple):
-    """A time of day: sRGB sky, light on the floor, light on things (which must stay readable at night), shadow depth."""
+    """A time of day: sRGB sky, light on the floor, light on things (readable even at night), shadow depth."""
 
     heaven: Heaven
     zenith: tuple[int, int, int]
@@ -52,29 +52,57 @@ class SkyLook(NamedTuple):
 
 
 FLOORS: dict[str, FloorLook] = {
-    "grass": FloorLook("noise", (92, 118, 58), (138, 156, 92), 1.0),
-    "sand": FloorLook("noise", (196, 168, 120), (222, 198, 152), 0.6),
-    "snow": FloorLook("noise", (204, 214, 228), (232, 237, 244), 0.45),
+    "grass": FloorLook("noise", (78, 108, 46), (138, 160, 88), 1.5),
+    "sand": FloorLook("noise", (192, 162, 112), (224, 200, 152), 0.9),
+    "snow": FloorLook("noise", (200, 211, 228), (232, 237, 244), 0.6),
     "water": FloorLook("water", (34, 74, 100), (50, 98, 122), 1.0),
-    "wood": FloorLook("planks", (126, 84, 54), (164, 116, 78), 0.5),
+    "wood": FloorLook("planks", (112, 70, 42), (172, 122, 82), 0.6),
     "checker": FloorLook("checker", (62, 64, 72), (206, 204, 200), 0.0),
 }
 SKIES: dict[str, SkyLook] = {
     "day": SkyLook(
-        "clouds", (78, 142, 220), (186, 214, 238), (255, 255, 255),
-        (1.0, 0.96, 0.88), (0.36, 0.41, 0.50), (0.95, 0.93, 0.88), (0.36, 0.38, 0.42), 0.85,
+        "clouds",
+        (78, 142, 220),
+        (186, 214, 238),
+        (255, 255, 255),
+        (1.0, 0.96, 0.88),
+        (0.36, 0.41, 0.50),
+        (0.95, 0.93, 0.88),
+        (0.36, 0.38, 0.42),
+        0.85,
     ),
     "sunset": SkyLook(
-        "glow", (122, 78, 138), (252, 158, 96), (255, 226, 150),
-        (0.98, 0.62, 0.38), (0.36, 0.27, 0.32), (0.98, 0.84, 0.70), (0.36, 0.32, 0.33), 0.85,
+        "glow",
+        (122, 78, 138),
+        (252, 158, 96),
+        (255, 226, 150),
+        (0.96, 0.66, 0.44),
+        (0.36, 0.29, 0.34),
+        (0.98, 0.84, 0.70),
+        (0.36, 0.32, 0.33),
+        0.85,
     ),
     "night": SkyLook(
-        "stars", (7, 10, 34), (26, 36, 84), (235, 240, 255),
-        (0.115, 0.135, 0.23), (0.05, 0.06, 0.12), (0.58, 0.60, 0.68), (0.17, 0.18, 0.23), 0.8,
+        "stars",
+        (7, 10, 34),
+        (26, 36, 84),
+        (235, 240, 255),
+        (0.20, 0.23, 0.37),
+        (0.08, 0.095, 0.17),
+        (0.66, 0.68, 0.76),
+        (0.20, 0.21, 0.26),
+        0.8,
     ),
     "overcast": SkyLook(
-        "plain", (150, 155, 162), (192, 195, 198), (255, 255, 255),
-        (0.30, 0.30, 0.31), (0.54, 0.55, 0.57), (0.48, 0.48, 0.48), (0.52, 0.52, 0.53), 0.75,
+        "plain",
+        (150, 155, 162),
+        (192, 195, 198),
+        (255, 255, 255),
+        (0.30, 0.30, 0.31),
+        (0.54, 0.55, 0.57),
+        (0.64, 0.64, 0.64),
+        (0.40, 0.40, 0.41),
+        0.75,
     ),
 }
 
@@ -124,8 +152,8 @@ def textures(device: str) -> Textures:
         return tile / tile.std()
 
     stars = np.zeros((TILE, TILE))
-    rows, columns = rng.integers(0, TILE, 9000), rng.integers(0, TILE, 9000)
-    stars[rows, columns] = rng.uniform(0.25, 1.0, 9000)
+    rows, columns = rng.integers(0, TILE, 1500), rng.integers(0, TILE, 1500)
+    stars[rows, columns] = rng.uniform(0.25, 1.0, 1500)
     soft = np.fft.ifft2(np.fft.fft2(stars) * np.exp(-((frequency / 130.0) ** 2))).real
     soft = np.clip(soft / soft.max() * 1.6, 0.0, 1.0)
     tiles = (band(4, 60, 1.6), band(30, 220, 1.0), soft)
@@ -170,11 +198,12 @@ def floor(stage: Stage, tiles: Textures, point: Vector, distance: Tensor, ground
         tone = torch.frac(torch.sin(plank * 12.9898 + stage.offset[0]).abs() * 43.758)
         streak = _texel(tiles.smooth, u * 2.0, v * 0.3 + plank * 97.0)
         edge = (x / 0.7 - plank - 0.5).abs()
-        gap = ((edge - 0.46) * 25.0).clamp(0.0, 1.0) / (1.0 + (across / 0.05) ** 2)
+        gap = ((edge - 0.46) * 25.0).clamp(0.0, 1.0) / (1.0 + (across / 0.09) ** 2)
         shade = 0.25 + 0.5 * tone + stage.grain * 0.22 * streak / (1.0 + (along / 0.3) ** 2)
-        return scaled(mix(stage.first, stage.second, shade.clamp(0.0, 1.2)), 1.0 - 0.55 * gap)
+        return scaled(mix(stage.first, stage.second, shade.clamp(0.0, 1.2)), 1.0 - 0.6 * gap)
     far = 1.0 / (1.0 + (along / 0.10) ** 2)
-    rough = 0.10 * _texel(tiles.fine, u, v) * far + 0.13 * _texel(tiles.smooth, u * 0.6, v * 0.6) / (1.0 + (along / 0.6) ** 2)
+    broad = _texel(tiles.smooth, u * 0.6, v * 0.6) / (1.0 + (along / 0.6) ** 2)
+    rough = 0.10 * _texel(tiles.fine, u, v) * far + 0.13 * broad
     return mix(stage.first, stage.second, 0.5 + stage.grain * 1.6 * rough)
 
 
@@ -200,7 +229,7 @@ def shade(stage: Stage, point: Vector, distance: Tensor, colour: Vector, body: B
     gap = (body.centre[0] - point[0], body.centre[1] - point[1], body.centre[2] - point[2])
     far = dot(gap, gap)
     open_sky = 1.0 - (0.9 * body.half[0] * body.half[0] * body.centre[1] * torch.rsqrt(far) / far).clamp_max(0.8)
-    fog = 1.0 - torch.exp(-((distance / 19.0) ** 2))
+    fog = 1.0 - torch.exp(-((distance / 25.0) ** 2))
     lit = lit * 0.72
     r, g, b = (colour[i] * (stage.key[i] * lit + stage.ambient[i] * open_sky) for i in range(3))
     return mix((r, g, b), stage.horizon, fog)
@@ -215,7 +244,7 @@ def face(stage: Stage, origin: Vector, direction: Vector, body: Body, kind: Kind
         band = (1.0 - (dot(inside, body.stripe).abs() - 0.2).mul(14.0).clamp(0.0, 1.0)) * body.stripes
         colour = scaled(colour, 1.0 - 0.45 * band)
     # Half of wrapped light keeps the terminator soft and the far side readable.
-    facing = (0.25 + 0.75 * dot(n, stage.sun)).clamp_min(0.0)
+    facing = (0.15 + 0.85 * dot(n, stage.sun)).clamp_min(0.0)
     up = 0.5 + 0.5 * n[1]
     ground = 0.35 - 0.35 * up
     height = at(origin, direction, near)[1]

@@ -16,7 +16,7 @@ CLIP = 2.0  # s from the first to the last frame of the usual clip (17 frames at
 MIDDLE = CLIP / 2  # s, when a thing is at its (x, z) and the camera looks straight ahead
 DISTANCE = 5.6  # world units from the camera to the middle of the stage
 FOCAL = 1.85  # in halves of the shorter side of the frame
-PITCH = 0.105  # rad, downwards: the horizon lies at 40 % of the height
+PITCH = 0.15  # rad, downwards: the horizon lies at 36 % of the height
 PAN = 0.135  # rad/s: the far background moves by a quarter of the width in a clip
 ZOOM = math.log(1.37) / CLIP  # 1/s
 STRIDE = 1.18  # world units/s sideways
@@ -42,7 +42,7 @@ def half_size(thing: Thing) -> tuple[float, float, float]:
     r = thing.radius
     return {
         "ball": (r, r, r),
-        "cube": (0.8 * r, 0.8 * r, 0.8 * r),
+        "cube": (0.76 * r, 0.76 * r, 0.76 * r),
         "cone": (0.98 * r, 1.08 * r, 0.98 * r),
         "cylinder": (0.76 * r, 0.95 * r, 0.76 * r),
     }[thing.shape]
@@ -57,10 +57,10 @@ def pose(thing: Thing, seconds: Array) -> Pose:
     if thing.motion == "bounce":
         up = 1.3 * thing.vigour * parabola(seconds / thing.period + thing.phase)
     elif thing.motion == "fall":
-        up = fallen(seconds, height=2.9 * thing.vigour, landing=1.15 * thing.period)
+        up = fallen(seconds, height=2.5 * thing.vigour, landing=1.15 * thing.period)
     elif thing.motion == "rise":
         clock = eased(seconds)
-        up = 1.3 * thing.vigour * clock**2 / (clock + 0.5)
+        up = 1.12 * thing.vigour * clock**2 / (clock + 0.5)
     half = half_size(thing)
     centre = np.stack([thing.x + across, half[1] + up, thing.z + towards], axis=1)
     rotation = np.broadcast_to(about_y(thing.heading), (len(seconds), 3, 3))
@@ -82,7 +82,8 @@ def events(scene: Scene, first: float, last: float) -> list[tuple[float, str]]:
     heard: list[tuple[float, str]] = []
     for thing in scene.things:
         if thing.motion == "bounce":
-            whole = range(math.ceil(first / thing.period + thing.phase), math.floor(last / thing.period + thing.phase) + 1)
+            turns = (at / thing.period + thing.phase for at in (first, last))
+            whole = range(math.ceil(next(turns)), math.floor(next(turns)) + 1)
             heard += [((n - thing.phase) * thing.period, "bounce") for n in whole]
         if thing.motion == "fall":
             landing = 1.15 * thing.period
@@ -117,7 +118,7 @@ def about_y(angle: float) -> Array:
 
 
 def rolled(across: Array, towards: Array) -> Array:
-    """Rotation (T, 3, 3) of a ball that rolled so many radians to the right and towards the camera; one of them is 0."""
+    """Rotation (T, 3, 3) of a ball that rolled so many radians to the right or towards the camera."""
     c, s = np.cos(across), np.sin(-across)
     ct, st = np.cos(towards), np.sin(towards)
     one, nil = np.ones_like(c), np.zeros_like(c)

@@ -20,7 +20,7 @@ QUADRICS: dict[str, tuple[float, float, float]] = {
 
 
 class Body(NamedTuple):
-    """One object of every frame, as per-frame columns (N, 1): pose, half size, quadric, colour (linear RGB), stripe axis."""
+    """One object of every frame, as per-frame columns (N, 1); its colour is linear RGB."""
 
     centre: Vector
     rotation: tuple[Vector, Vector, Vector]  # rows: local to world
@@ -32,7 +32,7 @@ class Body(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """The part of a ray that lies inside a shape: from `near` to `far` (empty if far <= near); `side` where a cut is hit first."""
+    """A ray's part inside a shape: from `near` to `far` (empty if far <= near); `side`: through top or base."""
 
     near: Tensor
     far: Tensor
@@ -100,9 +100,8 @@ def normal(body: Body, point: Vector, side: Tensor, kind: Kind) -> Vector:
     """The outward unit normal in the world at a point given in the body's own axes."""
     x, y, z = point
     if kind == "cube":
-        far_x, far_y, far_z = x.abs(), y.abs(), z.abs()
         on_y = side
-        on_x = (far_x > far_z) & ~on_y
+        on_x = (x.abs() > z.abs()) & ~on_y
         nx = torch.where(on_x, x.sign(), torch.zeros_like(x))
         ny = torch.where(on_y, y.sign(), torch.zeros_like(y))
         nz = torch.where(on_x | on_y, torch.zeros_like(z), z.sign())

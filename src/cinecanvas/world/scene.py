@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import random
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -46,7 +48,7 @@ class Scene(BaseModel, frozen=True):
     sky: Sky
     camera: Camera = "static"
     sweep: float = Field(1.0, gt=0)  # multiplies the reach of every camera move
-    eye_height: float = Field(1.75, gt=0)  # world units
+    eye_height: float = Field(2.15, gt=0)  # world units
     light_azimuth: float = -0.8  # rad; 0 is from behind the camera, positive from the right
     light_elevation: float = 0.75  # rad
     texture: int = 0  # which part of the endless noise lies under this clip
@@ -76,11 +78,9 @@ LEVELS: dict[str, Level] = {"first": FIRST, "full": FIRST}
 
 
 def draw(seed: int, level: Level, *, still: bool = False, held_out: bool = False) -> Scene:
-    """The scene of this seed; `still` leaves motion and camera at rest, `held_out` draws only the triples kept apart."""
+    """The scene of this seed; `still` leaves everything at rest, `held_out` draws only the triples kept apart."""
     rng = random.Random(f"scene:{seed}")
-    thing = _thing(rng, level, still)
-    while held_out_triple(thing.colour, thing.shape, thing.motion) != held_out:
-        thing = _thing(rng, level, still)
+    thing = _thing(rng, _triples(level, still, held_out))
     return Scene(
         things=(thing,),
         floor=rng.choice(level.floors),
@@ -88,7 +88,7 @@ def draw(seed: int, level: Level, *, still: bool = False, held_out: bool = False
         # Half of the clips keep the camera still: a moving one is the harder half to learn, and rarer in prompts.
         camera="static" if still or rng.random() < 0.4 else rng.choice(level.cameras),
         sweep=rng.uniform(0.9, 1.15),
-        eye_height=rng.uniform(1.6, 1.9),
+        eye_height=rng.uniform(2.0, 2.3),
         light_azimuth=rng.choice((-1.0, 1.0)) * rng.uniform(0.5, 1.0),
         light_elevation=rng.uniform(0.65, 0.9),
         texture=rng.randrange(1 << 20),
@@ -133,18 +133,30 @@ def held_out_triple(colour: str, shape: str, motion: str) -> bool:
     """Whether this combination is among the 5 % that training never sees; the same for a motion and its mirror."""
     # Mirroring is an augmentation, so left and right must be kept apart together.
     sideways = "sideways" if motion in ("left", "right") else motion
-    return hashlib.sha256(f"{colour} {shape} {sideways}".encode()).digest()[0] < 13
+    return hashlib.sha256(f"0 {colour} {shape} {sideways}".encode()).digest()[0] < 13
 
 
-def _thing(rng: random.Random, level: Level, still: bool) -> Thing:
+@functools.cache
+def _triples(level: Level, still: bool, held_out: bool) -> tuple[tuple[Colour, Shape, Motion], ...]:
+    """What a thing of this level may be."""
+    motions: tuple[Motion, ...] = ("rest",) if still else level.motions
+    every = itertools.product(level.colours, level.shapes, motions)
+    chosen = tuple(triple for triple in every if held_out_triple(*triple) == held_out)
+    if not chosen:
+        raise BadRequest("draw a scene that is held out", "none of this level's triples is", "ask for another level")
+    return chosen
+
+
+def _thing(rng: random.Random, triples: tuple[tuple[Colour, Shape, Motion], ...]) -> Thing:
+    colour, shape, motion = rng.choice(triples)
     return Thing(
-        shape=rng.choice(level.shapes),
-        colour=rng.choice(level.colours),
-        motion="rest" if still else rng.choice(level.motions),
+        shape=shape,
+        colour=colour,
+        motion=motion,
         radius=rng.uniform(0.95, 1.25),
         x=rng.uniform(-0.3, 0.3),
         z=rng.uniform(-0.2, 0.2),
-        heading=rng.uniform(-0.8, 0.8),
+        heading=rng.choice((-1.0, 1.0)) * rng.uniform(0.3, 0.75),  # a cube seen square on reads as a square
         vigour=rng.uniform(0.95, 1.1),
         period=rng.uniform(0.8, 1.05),
         phase=rng.random(),

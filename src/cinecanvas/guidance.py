@@ -1,0 +1,82 @@
+"""Classifier-free guidance is a Model round a Model: it asks twice in one call and leans away from the second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cinecanvas.canvas import Canvas, Tensors
+from cinecanvas.model import Card, Frames, Model
+
+
+def guided(
+    model: Model,
+    scale: float,
+    *,
+    negative: str = "",
+    interval: tuple[float, float] = (0.1, 0.97),
+    rescale: float = 0.0,
+) -> Model:
+    """x0 = x0(negative) + scale (x0(prompt) - x0(negative)) (Ho & Salimans 2022); scale 1 is the model itself.
+
+    interval: the sigmas at which it acts (Kynkaanniemi et al. 2024). rescale in 0..1: how far the standard deviation
+    of x0 is brought back to that without guidance (Lin et al. 2023, eq. 15 and 16).
+    """
+    return model if scale == 1 else _Guided(model, scale, negative, interval, rescale)
+
+
+@dataclass(frozen=True)
+class _Both:
+    """The canvas of the B videos asked for, and what the inner model prepared: them prompted, then them negative."""
+
+    canvas: Canvas
+    inner: Any
+
+
+@dataclass(frozen=True)
+class _Guided:
+    """A Model whose x0 leans from the negative prompt towards the prompt."""
+
+    model: Model
+    scale: float
+    negative: str
+    interval: tuple[float, float]
+    rescale: float
+
+    @property
+    def card(self) -> Card:
+        return self.model.card
+
+    def prepare(self, canvas: Canvas, text: Sequence[str]) -> _Both:
+        inner = self.model.prepare(canvas.repeat(2), [*text, *[self.negative] * len(text)])
+        return _Both(inner.canvas.head(canvas.batch), inner)
+
+    def denoise(self, z: Tensors, sigma: Tensors, cond: _Both, *, to: Tensors | None = None) -> Tensors:
+        x0 = self.model.denoise(_twice(z), _twice(sigma), cond.inner, to=None if to is None else _twice(to))
+        return {name: self._lean(x0[name], sigma[name]) for name in z}
+
+    def decode(self, z: Tensors) -> Iterator[Frames]:
+        return self.model.decode(z)
+
+    def _lean(self, both: Tensor, sigma: Tensor) -> Tensor:
+        """Both answers (2B, C, T, H, W) to one (B, C, T, H, W); cells outside the interval take the prompted one."""
+        prompted, negative = both.chunk(2)
+        x0 = negative + self.scale * (prompted - negative)
+        if self.rescale:
+            ratio = _std(prompted) / _std(x0).clamp_min(1e-8)
+            x0 = x0 * (self.rescale * ratio + 1 - self.rescale)
+        low, high = self.interval
+        return torch.where((low <= sigma) & (sigma <= high), x0, prompted)
+
+
+def _twice(tensors: Tensors) -> Tensors:
+    return {name: torch.cat([x, x]) for name, x in tensors.items()}
+
+
+def _std(x: Tensor) -> Tensor:
+    """Standard deviation of each video (B, 1, 1, 1, 1)."""
+    return x.std(dim=(1, 2, 3, 4), keepdim=True, correction=0)

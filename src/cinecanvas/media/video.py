@@ -1,0 +1,318 @@
+"""Frames are encoded as they are made and decoded as they are needed: memory does not grow with a video's length."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+from pydantic import BaseModel
+
+from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
+from cinecanvas.media.destination import (
+    NUMBERED,
+    Destination,
+    check_destination,
+    destination,
+    land,
+    shown_name,
+    told,
+    written_aside,
+)
+from cinecanvas.media.encode import Look, encoder
+
+__all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "write"]
+
+Frames: TypeAlias = np.ndarray
+"""RGB, uint8, (t, H, W, 3)."""
+
+_MOST_SIDE = 16384  # px, the most that H.264 and WebP can hold
+_LEAST_FPS, _MOST_FPS, _MOST_GIF_FPS = Fraction(1, 10), 240, 50
+_KEY = re.compile(r"[a-z][a-z0-9_.-]{0,78}")  # Matroska gives keys back in capitals, PNG holds 79 letters
+_NOT_OURS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP", re.DOTALL)
+
+
+class VideoInfo(BaseModel, frozen=True):
+    """What a file holds: width, height (px), fps (1/s, 0 for pictures), seconds, bytes; notes: what is not as asked."""
+
+    name: str
+    width: int
+    height: int
+    frames: int
+    fps: float
+    seconds: float
+    codec: str
+    pixel_format: str
+    bytes: int
+    metadata: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+
+def write(
+    frames: Iterable[np.ndarray],
+    path: str | os.PathLike[str],
+    *,
+    fps: float | Fraction,
+    size: tuple[int, int] | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    quality: int | None = None,
+) -> VideoInfo:
+    """Encode RGB uint8 frames, each (t, H, W, 3) or (H, W, 3), in the format that the path's ending names.
+
+    size: (width, height) in px to resize to on the way; metadata: lower-case keys such as title and comment;
+    quality: 1..100, higher is better; crf = 51 (WebM 63) x (100 - quality) / 100, 67 if None; GIF and PNG ignore it.
+    One frame to .png, .jpg or .webp is that file, several are NAME-0001.png and so on; folder/ and %04d always number.
+    """
+    place = destination(path)
+    rate, text, quality = _rate(fps, ending=place.ending), _text(metadata), _quality(quality)
+    source = _each(frames)
+    first = next(source, None)
+    if first is None:
+        raise BadRequest(f"There is nothing to write to {place.shown}: no frame came", do="Give at least one frame")
+    asked = _size(size or (first.shape[1], first.shape[0]))
+    width, height = _even(asked) if place.ending == ".mp4" else asked
+    look = Look(width, height, rate, text, quality)
+    count = 0
+    with written_aside(place) as folder:
+        with closing(encoder(folder, ending=place.ending, shown=place.shown, look=look)) as out:
+            for count, frame in enumerate(itertools.chain([first], source), 1):  # noqa: B007
+                with told(place.shown):
+                    out.add(_resized(frame, (width, height)))
+            with told(place.shown):
+                files = out.finish()
+        made = _checked(files, count=count, shown=place.shown)
+        with told(place.shown):
+            name = land(files, place)
+    notes = (*_size_note(asked, (width, height)), *_leftover_note(place, name=name, count=count))
+    return made.model_copy(update={"name": name, "fps": float(rate), "seconds": float(count / rate), "notes": notes})
+
+
+def read(path: str | os.PathLike[str], *, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+    """Frames start..stop of a video, picture, pattern or folder/ of pictures: (H, W, 3) uint8 RGB, in time order."""
+    files, _ = _found(path)
+    yield from itertools.islice(itertools.chain.from_iterable(map(_frames_of, files)), start, stop)
+
+
+def info(path: str | os.PathLike[str]) -> VideoInfo:
+    """What a video, picture, pattern or folder/ of pictures holds, without decoding it."""
+    files, name = _found(path)
+    return _whole(files).model_copy(update={"name": name})
+
+
+def _each(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Batches to frames (H, W, 3), refused if they are not RGB bytes or change their size on the way."""
+    shape: tuple[int, ...] = ()
+    for item in frames:
+        if not isinstance(item, np.ndarray) or item.dtype != np.uint8 or item.ndim not in (3, 4) or item.shape[-1] != 3:
+            got = f"{item.dtype} {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
+            raise BadRequest(f"Frames came as {got}", "Frames are numpy uint8 arrays, RGB, (t, height, width, 3)")
+        for frame in item if item.ndim == 4 else item[None]:
+            shape = shape or frame.shape
+            if frame.shape != shape:
+                asked = f"A frame of {frame.shape[1]}x{frame.shape[0]} came after frames of {shape[1]}x{shape[0]}"
+                raise BadRequest(asked, "All frames of a video have one size")
+            yield frame
+
+
+def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame (H, W, 3) at size (width, height) px; Lanczos widened when shrinking, and renormalised at the edges."""
+    if (frame.shape[1], frame.shape[0]) == size:
+        return np.ascontiguousarray(frame)
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize(size, Image.Resampling.LANCZOS))
+
+
+def _rate(fps: float | Fraction, *, ending: str) -> Fraction:
+    """Frames per second as a ratio small enough for every container."""
+    most = _MOST_GIF_FPS if ending == ".gif" else _MOST_FPS
+    if not math.isfinite(fps) or not _LEAST_FPS <= fps <= most:
+        kind = Unsupported if ending == ".gif" and _MOST_GIF_FPS < fps <= _MOST_FPS else BadRequest
+        unit = "GIF counts hundredths of a second; ask" if kind is Unsupported else "Ask"
+        raise kind(f"{float(fps):g} frames per second were asked", f"{unit} {float(_LEAST_FPS):g} to {most}")
+    return Fraction(fps).limit_denominator(1001)
+
+
+def _size(size: tuple[int, int]) -> tuple[int, int]:
+    width, height = size
+    if not (1 <= width <= _MOST_SIDE and 1 <= height <= _MOST_SIDE):
+        raise BadRequest(f"A size of {width}x{height} px was asked", f"Each side can be 1 to {_MOST_SIDE} px")
+    return int(width), int(height)
+
+
+def _even(size: tuple[int, int]) -> tuple[int, int]:
+    """H.264 halves the colours both ways, so it needs even sides; scaled up by 1 px nothing is cut off."""
+    return size[0] + size[0] % 2, size[1] + size[1] % 2
+
+
+def _quality(quality: int | None) -> int:
+    if quality is not None and not 1 <= quality <= 100:
+        raise BadRequest(f"A quality of {quality} was asked", "Quality is 1 to 100, higher is better")
+    return quality or 0
+
+
+def _text(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata that every container keeps; a stray byte in a prompt must not cost the film, so it is replaced."""
+    for key in metadata:
+        if not _KEY.fullmatch(key) or key in _NOT_OURS:
+            raise BadRequest(f"{key!r} cannot be a metadata key", "Keys are lower-case letters, digits, _ . and -")
+    return {key: value.encode("utf-8", "replace").decode().replace("\0", "?") for key, value in metadata.items()}
+
+
+def _checked(files: list[Path], *, count: int, shown: str) -> VideoInfo:
+    """What was written, read back: the last chance to see that the file is not whole."""
+    try:
+        made = _whole(files)
+    except BadMedia as error:
+        raise CannotWrite(f"{shown} came out damaged", do="Check the disk") from error
+    if made.frames != count:
+        raise CannotWrite(f"{shown} came out with {made.frames} frames of {count}", do="Check the disk")
+    return made
+
+
+def _size_note(asked: tuple[int, int], size: tuple[int, int]) -> tuple[str, ...]:
+    if asked == size:
+        return ()
+    return (f"scaled from {asked[0]}x{asked[1]} to {size[0]}x{size[1]}: H.264 needs even sides",)
+
+
+def _leftover_note(place: Destination, *, name: str, count: int) -> tuple[str, ...]:
+    """Pictures of a longer run before this one stay (they may be somebody's), but who reads the folder must know."""
+    if name != place.pattern or not (place.folder / (name % (count + 1))).exists():
+        return ()
+    return (f"older pictures from {name % (count + 1)} on are still there",)
+
+
+def _found(path: str | os.PathLike[str]) -> tuple[list[Path], str]:
+    """The files of a path and their common name; numbered pictures count from 0 or 1 up to the first gap."""
+    text = os.fspath(path)
+    if "\0" not in text and os.path.isfile(text):
+        return [Path(text)], Path(text).name
+    folder, pattern = (Path(text), "%04d.png") if text.endswith("/") else (Path(text).parent, Path(text).name)
+    if "\0" not in text and NUMBERED.fullmatch(pattern):
+        numbers = itertools.count(0 if (folder / (pattern % 0)).is_file() else 1)
+        files = list(itertools.takewhile(Path.is_file, (folder / (pattern % number) for number in numbers)))
+        if files:
+            return files, pattern
+    raise BadMedia(f"There is no file {shown_name(text)}", do="Check the name")
+
+
+def _frames_of(file: Path) -> Iterator[np.ndarray]:
+    return _picture_frames(file) if _is_picture(file) else _movie_frames(file)
+
+
+def _whole(files: list[Path]) -> VideoInfo:
+    """The first file's facts, with the count and bytes of all."""
+    first = _picture_info(files[0]) if _is_picture(files[0]) else _movie_info(files[0])
+    if len(files) == 1:
+        return first
+    return first.model_copy(update={"frames": len(files), "bytes": sum(file.stat().st_size for file in files)})
+
+
+def _is_picture(file: Path) -> bool:
+    """By content, not by name: Pillow reads pictures, FFmpeg all that moves."""
+    with _readable(file), file.open("rb") as stream:
+        return bool(_PICTURE.match(stream.read(12)))
+
+
+def _picture_frames(file: Path) -> Iterator[np.ndarray]:
+    from PIL import Image, ImageSequence
+
+    with _readable(file), Image.open(file) as picture:
+        for frame in ImageSequence.Iterator(picture):
+            yield np.asarray(frame.convert("RGB"))
+
+
+def _picture_info(file: Path) -> VideoInfo:
+    from PIL import Image
+
+    with _readable(file), Image.open(file) as picture:
+        picture.load()  # PNG keeps text after the pixels too
+        text = {key.lower(): value for key, value in getattr(picture, "text", {}).items()}
+        return VideoInfo(
+            name=file.name,
+            width=picture.width,
+            height=picture.height,
+            frames=getattr(picture, "n_frames", 1),
+            fps=0.0,
+            seconds=0.0,
+            codec=(picture.format or "").lower(),
+            pixel_format=picture.mode.lower(),
+            bytes=file.stat().st_size,
+            metadata=text,
+        )
+
+
+def _movie_frames(file: Path) -> Iterator[np.ndarray]:
+    """Decoded with the matrix the stream names; unnamed, as everybody does: BT.709 from 720 lines up, else BT.601."""
+    from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+
+    accurate = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+    reformatter = VideoReformatter()
+    with _movie(file) as (container, stream):
+        for frame in container.decode(stream):
+            unnamed = frame.colorspace == _UNSPECIFIED and frame.height >= 720
+            matrix = Colorspace.ITU709 if unnamed else None
+            rgb = reformatter.reformat(frame, format="rgb24", src_colorspace=matrix, interpolation=accurate, threads=1)
+            yield rgb.to_ndarray()
+
+
+def _movie_info(file: Path) -> VideoInfo:
+    with _movie(file) as (container, stream):
+        # WebM and GIF do not say how many frames they hold: their packets are counted, which decodes nothing.
+        frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+        # A GIF's own rate is that of most of its frames: 24 per second are 4, 4, 4, 5 hundredths, and it says 25.
+        rate, length = float(stream.average_rate or 0), (container.duration or 0) / 1_000_000
+        if length and (not rate or container.format.name == "gif"):
+            rate = frames / length
+        text = {key.lower(): value for key, value in container.metadata.items() if key.lower() not in _NOT_OURS}
+        return VideoInfo(
+            name=file.name,
+            width=stream.width,
+            height=stream.height,
+            frames=frames,
+            fps=rate,
+            seconds=frames / rate if rate else length,
+            codec=stream.codec_context.codec.canonical_name,
+            pixel_format=stream.pix_fmt or "",
+            bytes=file.stat().st_size,
+            metadata=text,
+        )
+
+
+@contextmanager
+def _movie(file: Path) -> Iterator[tuple[Any, Any]]:
+    """A file's container and its video stream; only files and only films: a playlist could open other people's URLs."""
+    import av
+
+    options = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,webm,gif,avi"}
+    with _readable(file), av.open(os.path.abspath(file), options=options) as container:
+        if not container.streams.video:
+            raise BadMedia(f"{shown_name(file.name)} holds no video")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 4
+        stream.codec_context.thread_type = "AUTO"
+        yield container, stream
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """What a decoder stumbles over is told as one BadMedia line, without its own words: they may hold addresses."""
+    import av
+    from PIL import Image
+
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        shown = shown_name(file.name)
+        raise BadMedia(f"{shown} cannot be read as a video or picture", do="It may be damaged or cut short") from error

@@ -1,0 +1,229 @@
+"""The one loop: noise goes in, known cells stay, and a Fill comes out after every network call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from cinecanvas.canvas import Canvas, Tensors, Track
+from cinecanvas.errors import BadMedia, BadRequest
+from cinecanvas.model import Conditioning, Model
+from cinecanvas.schedule import Schedule
+
+
+class Move(NamedTuple):
+    """What a solver makes of one network call: latents, what to remember, and whether it asks again at `to` first."""
+
+    z: Tensors
+    memory: Tensors
+    again: bool = False
+
+
+# solver(z, x0, sigma, to, memory): latents and denoised guess (B, C, T, H, W), noise now and next (B, 1, T, H, W).
+# Cells with to == sigma do not move. Where it asked again, z and x0 are those at `to`, and memory holds the way there.
+Solver = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors], Move]
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A canvas on its way: all that is needed to look at it, to stop, and to go on bit for bit in another process."""
+
+    step: int  # the step that the next network call belongs to
+    steps: int
+    z: Tensors  # latents (B, C, T, H, W), float32
+    x0: Tensors  # the model's latest guess of the end, like z: the preview
+    memory: Tensors  # what the solver remembers, under its own flat names
+    calls: int = 0  # network calls so far
+    finished: int = 0  # leading moments of the schedule that will not change any more
+    again: bool = False  # the step is half done: the next call is at the noise where it ends
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to fill."""
+        return self.step >= self.steps
+
+    def pack(self) -> bytes:
+        """This fill as safetensors: every bit of it, and nothing that could run code."""
+        counts = torch.tensor([self.step, self.steps, self.calls, self.finished, int(self.again)])
+        flat = _named(z=self.z, x0=self.x0, memory=self.memory)
+        # clone: safetensors refuses tensors that share storage, and a solver may remember x0 itself
+        return save({"counts": counts, **{name: t.cpu().contiguous().clone() for name, t in flat.items()}})
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Fill:
+        """The fill that was packed, on the CPU."""
+        groups: dict[str, Tensors] = {"z": {}, "x0": {}, "memory": {}}
+        try:
+            flat = load(data)
+            step, steps, calls, finished, again = flat.pop("counts").tolist()
+            for name, tensor in flat.items():
+                group, _, key = name.partition("/")
+                groups[group][key] = tensor
+        except (SafetensorError, KeyError, ValueError, TypeError) as bad:
+            raise BadMedia(
+                f"These {len(data)} bytes are not a packed fill ({bad})", do="Start the fill again from its seed"
+            ) from bad
+        return cls(step, steps, **groups, calls=calls, finished=finished, again=bool(again))
+
+
+def euler(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
+    """A straight step towards x0; one call, first order."""
+    return Move({k: _towards(z[k], x0[k], sigma[k], to[k]) for k in z}, {})
+
+
+def heun(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
+    """Euler's step, then the mean velocity of both its ends (Karras et al. 2022, algorithm 1): two calls, second order.
+
+    Cells that end at sigma 0 keep Euler's step: a velocity (z - x0) / sigma does not exist there.
+    """
+    if not memory:
+        between = any(bool(((to[k] > 0) & (to[k] < sigma[k])).any()) for k in z)
+        return Move(euler(z, x0, sigma, to, {}).z, _named(z=z, x0=x0) if between else {}, between)
+    return Move({k: _corrected(z[k], x0[k], sigma[k], to[k], memory[f"z/{k}"], memory[f"x0/{k}"]) for k in z}, {})
+
+
+def dpm(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2) with alpha = 1 - sigma: one call, second order.
+
+    z' = (s' / s) z - alpha' (e^-h - 1) D is Euler's step towards D = x0 + h / (2 h_prev) (x0 - x0_prev), for here
+    alpha' (1 - e^-h) = 1 - s' / s; h is the step in lambda = log(alpha / sigma), per cell.
+    """
+    ahead = x0
+    if memory:
+        trend = {k: _trend(sigma[k], to[k], memory[f"sigma/{k}"]) for k in z}
+        ahead = {k: x0[k] + trend[k] * (x0[k] - memory[f"x0/{k}"]) for k in z}
+    return Move(euler(z, ahead, sigma, to, {}).z, _named(x0=x0, sigma=sigma))
+
+
+SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun, "dpm": dpm}
+
+
+def fill(
+    model: Model,
+    cond: Conditioning,
+    schedule: Schedule,
+    *,
+    seed: int | Sequence[int],
+    solver: Solver = dpm,
+    key: str = "",
+    resume: Fill | None = None,
+) -> Iterator[Fill]:
+    """The one loop: sigma from canvas x schedule, x0 from the model, one solver move, known cells restored.
+
+    Yields after every network call, so closing it takes effect within one; the last Fill is `done`. `key`: the pass's.
+    """
+    canvas = cond.canvas
+    now = _begin(canvas, schedule, seed=seed, key=key) if resume is None else _taken_up(resume, canvas, schedule)
+    if now.done:  # nothing to fill: the canvas is its own answer
+        yield now
+    while not now.done:
+        sigma, to = canvas.sigma(schedule, now.step), canvas.sigma(schedule, now.step + 1)
+        with torch.no_grad():
+            guess = model.denoise(now.z, to if now.again else sigma, cond, to=to)
+            x0 = _restored({name: x.float() for name, x in guess.items()}, canvas)
+            move = solver(now.z, x0, sigma, to, now.memory)
+        step = now.step if move.again else _next_move(canvas, schedule, now.step + 1)
+        now = Fill(
+            step,
+            schedule.steps,
+            _restored(move.z, canvas),
+            x0,
+            move.memory,
+            calls=now.calls + 1,
+            finished=schedule.finished(step),
+            again=move.again,
+        )
+        yield now
+
+
+def noise(track: Track, *, seed: int | Sequence[int], key: str = "", name: str = "video") -> Tensor:
+    """Standard normal noise like track.x, float32: a function of seed, pass, track's name and absolute cell-in-time.
+
+    So it is the same whatever the batch, the window or the number of threads. An int gives video b the seed + b.
+    """
+    batch, channels, frames, height, width = track.x.shape
+    seeds = range(seed, seed + batch) if isinstance(seed, int) else seed
+    assert len(seeds) == batch, f"{len(seeds)} seeds for {batch} videos"
+    eps = torch.empty(batch, frames, channels, height, width)
+    for b, s in enumerate(seeds):
+        for t in range(frames):
+            digest = hashlib.blake2b(f"{s}\0{key}\0{name}\0{track.start + t}".encode(), digest_size=8).digest()
+            source = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+            torch.randn(channels, height, width, generator=source, out=eps[b, t])
+    return eps.transpose(1, 2).contiguous().to(track.x.device)
+
+
+def _begin(canvas: Canvas, schedule: Schedule, *, seed: int | Sequence[int], key: str) -> Fill:
+    """z = (1 - sigma) x + sigma eps at the schedule's first row."""
+    sigma = canvas.sigma(schedule, 0)
+    z = {}
+    for name, track in canvas.tracks.items():
+        eps = noise(track, seed=seed, key=key, name=name)
+        z[name] = (1 - sigma[name]) * track.x.float() + sigma[name] * eps
+    z = _restored(z, canvas)
+    step = _next_move(canvas, schedule, 0)
+    return Fill(step, schedule.steps, z, z, {}, finished=schedule.finished(step))
+
+
+def _taken_up(resume: Fill, canvas: Canvas, schedule: Schedule) -> Fill:
+    """The fill where it was left, on the canvas's device."""
+    like = {name: track.x for name, track in canvas.tracks.items()}
+    same_shapes = {k: z.shape for k, z in resume.z.items()} == {k: x.shape for k, x in like.items()}
+    if resume.steps != schedule.steps or not same_shapes:
+        raise BadRequest(
+            f"A fill of {resume.steps} steps cannot go on under a schedule of {schedule.steps}, or on another canvas",
+            do="Resume it with the canvas and the schedule that it began with",
+        )
+    device = next(iter(like.values())).device
+
+    def here(tensors: Tensors) -> Tensors:
+        return {name: x.to(device) for name, x in tensors.items()}
+
+    return replace(resume, z=here(resume.z), x0=here(resume.x0), memory=here(resume.memory))
+
+
+def _next_move(canvas: Canvas, schedule: Schedule, step: int) -> int:
+    """The first step from `step` on in which any cell moves: those above every ceiling cost no network call."""
+    for row in range(step, schedule.steps):
+        sigma, to = canvas.sigma(schedule, row), canvas.sigma(schedule, row + 1)
+        if any(bool((to[k] < sigma[k]).any()) for k in sigma):
+            return row
+    return schedule.steps
+
+
+def _restored(z: Tensors, canvas: Canvas) -> Tensors:
+    """z with every known cell as the canvas has it, to the bit."""
+    return {k: torch.where(known, canvas.tracks[k].x.float(), z[k]) for k, known in canvas.known.items()}
+
+
+def _named(**groups: Tensors) -> Tensors:
+    """Groups of tensors as one flat dict, group/track: the shape that serialises."""
+    return {f"{group}/{name}": x for group, tensors in groups.items() for name, x in tensors.items()}
+
+
+def _towards(z: Tensor, x0: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
+    """z' = x0 + (s' / s) (z - x0): the straight line of flow matching (Lipman et al. 2022), where a cell moves."""
+    moves = to < sigma
+    return torch.where(moves, x0 + to / sigma.where(moves, 1) * (z - x0), z)
+
+
+def _corrected(z: Tensor, x0: Tensor, sigma: Tensor, to: Tensor, z_before: Tensor, x0_before: Tensor) -> Tensor:
+    """z' = z_before + (s' - s) (v(s) + v(s')) / 2 with v = (z - x0) / s, where a cell moves and does not end at 0."""
+    moves = (to > 0) & (to < sigma)
+    v_before, v = (z_before - x0_before) / sigma.where(moves, 1), (z - x0) / to.where(moves, 1)
+    return torch.where(moves, z_before + (to - sigma) * (v_before + v) / 2, z)
+
+
+def _trend(sigma: Tensor, to: Tensor, before: Tensor) -> Tensor:
+    """h / (2 h_prev) per cell; 0, first order, where a cell has no past (pure noise, it stood still) or ends at 0."""
+    log_snr = [torch.log((1 - s) / s) for s in (before, sigma, to)]
+    h_prev, h = log_snr[1] - log_snr[0], log_snr[2] - log_snr[1]
+    has_past = h.isfinite() & h_prev.isfinite() & (h_prev > 0)
+    return torch.where(has_past, h / (2 * h_prev.where(has_past, 1)), 0)

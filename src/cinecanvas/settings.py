@@ -1,0 +1,59 @@
+"""Settings say where things live on this machine: one frozen object, read from the environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from cinecanvas.errors import BadRequest
+
+
+class Settings(BaseModel):
+    """cache: what may be lost; data: what may not; store: assets; threads: 0 leaves their number to torch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cache: Path
+    data: Path
+    store: Path
+    threads: int = 0
+    debug: bool = False  # show tracebacks
+
+
+def settings(env: Mapping[str, str] | None = None) -> Settings:
+    """CINECANVAS_HOME holds everything if it is set; else each platform's own places, with XDG's first."""
+    env = os.environ if env is None else env
+    home = env.get("CINECANVAS_HOME", "")
+    cache, data = (Path(home, "cache"), Path(home, "data")) if home else _places(env)
+    return Settings(
+        cache=cache,
+        data=data,
+        store=data / "store",
+        threads=_threads(env.get("CINECANVAS_THREADS", "0")),
+        debug=env.get("CINECANVAS_DEBUG", "") not in ("", "0"),
+    )
+
+
+def _places(env: Mapping[str, str]) -> tuple[Path, Path]:
+    """(cache, data) of this platform."""
+    user = Path.home()
+    if sys.platform == "darwin":
+        cache, data = user / "Library" / "Caches", user / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        cache = data = Path(env.get("LOCALAPPDATA") or user / "AppData" / "Local")
+    else:
+        cache, data = user / ".cache", user / ".local" / "share"
+    return (
+        Path(env.get("XDG_CACHE_HOME") or cache) / "cinecanvas",
+        Path(env.get("XDG_DATA_HOME") or data) / "cinecanvas",
+    )
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= 1024:
+        raise BadRequest(f"CINECANVAS_THREADS is {text[:20]!r}", "It is a whole number from 0 (torch chooses) to 1024")
+    return int(text)

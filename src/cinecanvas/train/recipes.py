@@ -1,0 +1,114 @@
+"""Runs as functions of one dial: how long they may take."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from cinecanvas.models.autoencoder import CodeShape
+from cinecanvas.models.dit import DiTShape
+
+Preset = Literal["cpu", "gpu"]
+
+
+class Bucket(BaseModel):
+    """Clips of one extent: `frames` of `width` x `height` px, `count` of them in the bank, drawn with `share` of the batches."""
+
+    model_config = ConfigDict(frozen=True)
+
+    frames: int
+    width: int
+    height: int
+    count: int
+    share: float
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """For example 64x64x17."""
+        return f"{self.width}x{self.height}x{self.frames}"
+
+
+class Recipe(BaseModel):
+    """One run: what is rendered, what is trained, and how the minutes are shared out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    preset: Preset
+    level: str
+    fps: float
+    code: CodeShape
+    dit: DiTShape
+    buckets: tuple[Bucket, ...]
+    device: str = "cpu"
+    code_clips: int = 1500  # clips whose pixels are kept for the decoder
+    code_minutes: float = 8.0
+    stills_minutes: float = 20.0  # stills first, clips after (Emu Video's factorisation, Girdhar et al. 2023)
+    clip_minutes: float = 90.0
+    noise_still: float = 0.4  # mean of logit sigma: more cells share one layout, so more noise is needed to hide it
+    noise_clip: float = 0.9
+    muon_rate: float = 0.02
+    adam_rate: float = 1.5e-3
+    warmup: int = 60
+    decay: float = 0.35  # the last part of a run in which the rate falls to 2 %
+    ema: float = 0.9985
+    unconditional: float = 0.12  # captions dropped, for classifier-free guidance
+    forget: float = 0.08  # words whose own row is dropped, so that sub-words learn to stand alone
+
+
+def cpu(minutes: float) -> Recipe:
+    """64 px, 17 frames, 8 M parameters: what two cores learn in a few hours."""
+    # a fifth of the time renders and trains the code; the bank grows with the run, so that no clip is seen too often
+    clips = int(min(60_000, 110 * minutes))
+    stills = int(min(120_000, 350 * minutes))
+    return Recipe(
+        preset="cpu",
+        level="first",
+        fps=8.0,
+        code=CodeShape(),
+        dit=DiTShape(),
+        buckets=(
+            Bucket(frames=17, width=64, height=64, count=int(clips * 0.76), share=0.66, batch=64),
+            Bucket(frames=17, width=80, height=48, count=int(clips * 0.12), share=0.12, batch=64),
+            Bucket(frames=17, width=48, height=80, count=int(clips * 0.08), share=0.08, batch=64),
+            Bucket(frames=33, width=64, height=64, count=int(clips * 0.04), share=0.06, batch=32),
+            Bucket(frames=1, width=64, height=64, count=int(stills * 0.8), share=0.06, batch=256),
+            Bucket(frames=1, width=80, height=48, count=int(stills * 0.12), share=0.01, batch=256),
+            Bucket(frames=1, width=48, height=80, count=int(stills * 0.08), share=0.01, batch=256),
+        ),
+        code_clips=int(min(1500, 12 * minutes + 64)),
+        code_minutes=minutes * 0.07,
+        stills_minutes=minutes * 0.2,
+        clip_minutes=minutes * 0.55,
+    )
+
+
+def gpu(minutes: float) -> Recipe:
+    """128 px, 33 frames, about 31 M parameters: one large GPU for under half an hour."""
+    clips = int(min(60_000, 1500 * minutes))
+    return Recipe(
+        preset="gpu",
+        level="first",
+        fps=12.0,
+        device="cuda",
+        code=CodeShape(channels=96, widths=(256, 192, 96)),
+        dit=DiTShape(channels=96, width=512, heads=8),
+        buckets=(
+            Bucket(frames=33, width=128, height=128, count=int(clips * 0.6), share=0.6, batch=192),
+            Bucket(frames=33, width=160, height=96, count=int(clips * 0.15), share=0.15, batch=192),
+            Bucket(frames=33, width=96, height=160, count=int(clips * 0.1), share=0.1, batch=192),
+            Bucket(frames=9, width=128, height=128, count=int(clips * 0.15), share=0.1, batch=512),
+            Bucket(frames=1, width=128, height=128, count=clips, share=0.05, batch=1024),
+        ),
+        code_minutes=minutes * 0.12,
+        stills_minutes=minutes * 0.12,
+        clip_minutes=minutes * 0.6,
+        noise_still=0.8,
+        noise_clip=1.3,
+        adam_rate=1e-3,
+        ema=0.9995,
+    )
+
+
+RECIPES = {"cpu": cpu, "gpu": gpu}
