@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from cinecanvas.canvas import Canvas, Tensors, Track
 from cinecanvas.grid import Grid
 from cinecanvas.model import Model
@@ -45,7 +46,7 @@ def conditional(toy: Toy, canvas: Canvas, text: str) -> Gaussian:
     """The prior given the known cells of the canvas: mean + S_hk S_kk^-1 (x_k - mean_k), and the Schur complement."""
     mean, cov = prior(toy, canvas, text)
     x = flat({name: track.x for name, track in canvas.tracks.items()})[0]
-    known = flat({name: keep.expand_as(canvas.tracks[name].x) for name, keep in canvas.known.items()})[0].astype(bool)
+    known = flat({k: keep.expand_as(canvas.tracks[k].x) for k, keep in canvas.known.items()})[0].astype(bool)
     gain = cov[:, known] @ np.linalg.inv(cov[np.ix_(known, known)])
     return mean + gain @ (x - mean)[known], cov - gain @ cov[known]
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import torch
+
 from cinecanvas.canvas import Canvas, Reference, Track, latent_keep
 from cinecanvas.grid import Grid
 from cinecanvas.schedule import causal, full
@@ -56,3 +61,12 @@ def test_a_latent_cell_is_known_only_as_far_as_its_least_known_pixel() -> None:
     assert latent_keep(keep, grid)[0, 0].tolist() == [[[1, 1], [1, 1]], [[1, 1], [0.5, 1]]]
     blocks = grid.model_copy(update={"frames": 4, "causal": False})
     assert latent_keep(keep[:, :, :4], blocks)[0, 0].tolist() == [[[1, 1], [0.5, 1]]]
+
+
+def test_the_ten_lines_on_the_page_about_the_canvas_run() -> None:
+    page = Path(__file__).parents[1] / "docs" / "concepts" / "canvas.md"
+    _, code, _ = re.split(r"```(?:python)?\n", page.read_text())
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert len(names["frames"]) == 16
+    assert (names["frames"][0] == 128).all()

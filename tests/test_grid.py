@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cinecanvas.errors import BadRequest
 from cinecanvas.grid import Grid
 

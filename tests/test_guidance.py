@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracle import blank, conditional, draw, error, sampled
+
 from cinecanvas.canvas import Canvas, Tensors
 from cinecanvas.guidance import guided
 from cinecanvas.model import Card, Frames, Model
 from cinecanvas.models.toy import Toy
 from cinecanvas.schedule import full
-from oracle import blank, conditional, draw, error, sampled
 
 TOY = Toy(std=1.0)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
+
 from cinecanvas.errors import BadRequest
 from cinecanvas.schedule import Order, Schedule, causal, full, pyramid, schedule, shifted
 
@@ -14,8 +17,8 @@ def test_every_moment_falls_from_noise_to_none_without_rising(order: Order) -> N
     made = schedule(order, 8, MOMENTS, shift=3)
     for column in zip(*made.levels, strict=True):
         assert column[0] == 1 and column[-1] == 0
-        assert all(a >= b for a, b in zip(column, column[1:], strict=False))
-        assert sum(a > b for a, b in zip(column, column[1:], strict=False)) == 8
+        assert all(a >= b for a, b in pairwise(column))
+        assert sum(a > b for a, b in pairwise(column)) == 8
 
 
 def test_causal_finishes_each_moment_before_the_next_begins() -> None:

@@ -8,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from oracle import blank, flat, prior
+
 from cinecanvas.canvas import Canvas, Track
 from cinecanvas.grid import Grid
 from cinecanvas.model import Model
 from cinecanvas.models.toy import CARD, Toy, colour, kernel, register
-from oracle import blank, flat, prior
 
 
 @pytest.mark.parametrize("closed", [False, True])

@@ -52,7 +52,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Canvas:
-    """Tracks by name, reference cells beside the lattice, closed = the time axis is a loop. Immutable; pixels or latents alike."""
+    """Tracks by name, reference cells beside the lattice; closed: time is a loop. Immutable; pixels or latents."""
 
     tracks: Mapping[str, Track]
     references: tuple[Reference, ...] = field(default=())
@@ -68,10 +68,12 @@ class Canvas:
         """Where nothing may change: keep == 1, as bool (B, 1, T, H, W)."""
         return {name: track.keep >= 1 for name, track in self.tracks.items()}
 
-    def place(self, track: str, x: Tensor, *, at: tuple[int, int, int] = (0, 0, 0), keep: float | Tensor = 1.0) -> Canvas:
+    def place(
+        self, track: str, x: Tensor, *, at: tuple[int, int, int] = (0, 0, 0), keep: float | Tensor = 1.0
+    ) -> Canvas:
         """x (B, C, t, h, w) into the box whose corner is at (t, y, x) in cells; keep is a number or (B, 1, t, h, w)."""
         old = self.tracks[track]
-        box = (..., *(slice(o, o + n) for o, n in zip(at, x.shape[2:], strict=True)))
+        box = (slice(None), slice(None), *(slice(o, o + n) for o, n in zip(at, x.shape[2:], strict=True)))
         assert old.x[box].shape[2:] == x.shape[2:], f"{tuple(x.shape)} at {at} reaches beyond {tuple(old.x.shape)}"
         new_x, new_keep = old.x.clone(), old.keep.clone()
         new_x[box] = x.to(old.x)
@@ -104,7 +106,7 @@ class Canvas:
 
 
 def latent_keep(keep: Tensor, grid: Grid) -> Tensor:
-    """Pixel keep (B, 1, T, H, W) to cell keep (B, 1, T', H', W'): a cell is known only as far as its least known pixel."""
+    """Pixel keep (B, 1, T, H, W) to cell keep (B, 1, T', H', W'): a cell is as known as its least known pixel."""
     t, y, x = grid.strides
     spatial = -torch.nn.functional.max_pool3d(-keep, (1, y, x))
     if not grid.causal:

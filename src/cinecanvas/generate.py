@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from cinecanvas import __version__
-from cinecanvas.errors import BadMedia, BadRequest, Unsupported
+from cinecanvas.errors import BadMedia, Unsupported
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.destination import NUMBERED, PICTURES
 from cinecanvas.media.video import VideoInfo, check_destination, write
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # a plan, a refusal and a list of events need no torch
     from cinecanvas.sampler import Fill
 
 CHECKPOINT_EVERY = 30.0  # s
+MOST_GIF_FPS = 50.0  # 1/s
 
 
 @dataclass(frozen=True)
@@ -85,35 +86,211 @@ def generate(
 ) -> Iterator[Event]:
     """Run the plan of a request into the file `out` (for several videos NAME-1, NAME-2 ...); the last event is Done.
 
-    Closing the iterator stops within one network call and leaves nothing half-written. With a store, latents are kept by
-    the key of their pass: what was done is not done again, and what was interrupted goes on where it was.
+    Closing the iterator stops within one network call and leaves nothing half-written. With a store, latents are kept
+    by the key of their pass: what was done is not done again, and what was interrupted goes on where it was.
     """
     here = where or settings()
     request = _one_picture(request, str(out))
+    chosen = card(request.model)
     paces = read_paces(here.cache)
-    made = plan(request, card(request.model), budget=budget, pace=paces.get(request.model, 1.0))
+    pace = paces.get(chosen.name, {})
+    made = plan(request, chosen, budget=budget, pace=pace)
     files = destinations(str(out), count=request.count)
     for file in files:
         check_destination(file)
         _check_rate(file, made.fps)
-    reading = understood(card(request.model), request.prompt)
-    yield Planned(made, reading, advice(card(request.model), reading))
+    reading = understood(chosen, request.prompt)
+    yield Planned(made, reading, advice(chosen, reading))
     trip = _Trip(made)
     yield trip.enters("load", 0)
     with trip.timed("load"):
-        model = _loaded(models, request.model, threads=here.threads)
+        model = _loaded(models, chosen.name, threads=here.threads)
     videos, assets = [], []
     for video, (step, file) in enumerate(zip(made.passes, files, strict=True)):
-        fill = None
-        for fill in _filled(trip, model, step, video=video, store=store):
-            if isinstance(fill, Phase | Step):
-                yield fill
-        assert not isinstance(fill, Phase | Step) and fill is not None
+        filled = yield from _filled(trip, model, step, video=video, store=store)
         yield trip.enters("decode", video)
-        videos.append(_written(trip, model, fill, file=file))
-        if store is not None:
+        videos.append(_written(trip, model, filled, step=step, file=file))
+        if store is not None and Path(file).is_file():  # numbered pictures stay where they are
             assets.append(_stored(store, file, videos[-1]))
-    foretold = made.phases.total / paces.get(request.model, 1.0)
-    keep_paces(here.cache, {**paces, request.model: paced(paces.get(request.model), foretold, trip.phases.total)})
+    if trip.steps == sum(step.steps for step in made.passes):  # a resumed run says nothing about the machine's pace
+        keep_paces(here.cache, {**paces, chosen.name: paced(pace, plan(request, chosen).phases, trip.phases)})
     paths = tuple(Path(file) for file in files)
     yield Done(paths, tuple(videos), request.seeds, tuple(assets), trip.phases, made, reading)
+
+
+def destinations(out: str, *, count: int) -> tuple[str, ...]:
+    """The one file, or NAME-1, NAME-2 ...; folders and numbered patterns likewise."""
+    if count == 1:
+        return (out,)
+    slash = "/" if out.endswith("/") else ""
+    path = Path(out)
+    ending = "" if slash else path.suffix
+    bare = str(path)[: len(str(path)) - len(ending)]
+    return tuple(f"{bare}-{number}{ending}{slash}" for number in range(1, count + 1))
+
+
+def retimed(frames: Iterable[np.ndarray], *, source: float, fps: float, count: int) -> Iterator[np.ndarray]:
+    """`count` frames at `fps` from frames at `source` (1/s): each moment shows the frame that stood then."""
+    made, frame = 0, None
+    for index, frame in enumerate(frames):
+        # 1e-6 forgives 3 * (8 / 24) = 0.9999999
+        while made < count and int(made * source / fps + 1e-6) <= index:
+            yield frame
+            made += 1
+        if made == count:
+            return
+    assert frame is not None, "a model decoded nothing"
+    for _ in range(count - made):
+        yield frame
+
+
+class _Trip:
+    """The clock of one generate(): seconds spent by phase, and network steps made."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.steps = plan, 0
+        self._began, self._spent = time.perf_counter(), dict.fromkeys(Phases.model_fields, 0.0)
+
+    @property
+    def phases(self) -> Phases:
+        return Phases(**self._spent)
+
+    def enters(self, name: str, video: int) -> Phase:
+        return Phase(name, video, time.perf_counter() - self._began)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spend(name, time.perf_counter() - began)
+
+    def spend(self, name: str, seconds: float) -> None:
+        self._spent[name] += seconds
+
+    def step(self, fill: Fill, video: int) -> Step:
+        """One more step is done; what is left is foretold from those of this trip."""
+        self.steps += 1
+        videos = len(self.plan.passes)
+        left = fill.steps - fill.step + sum(step.steps for step in self.plan.passes[video + 1 :])
+        after = (self.plan.phases.decode + self.plan.phases.write) * (videos - video) / videos
+        return Step(fill.step, fill.steps, video, self._spent["denoise"] / self.steps * left + after)
+
+
+def _filled(
+    trip: _Trip, model: Model, step: Pass, *, video: int, store: Store | None
+) -> Generator[Phase | Step, None, Fill]:
+    """The latents of one pass: from the store as far as they are there, the rest from the network."""
+    from cinecanvas.canvas import Canvas, Track
+    from cinecanvas.guidance import guided
+    from cinecanvas.sampler import SOLVERS, fill
+
+    now = _kept(store, step)
+    if now is not None and now.done:
+        return now
+    yield trip.enters("prepare", video)
+    with trip.timed("prepare"):
+        asked = guided(model, step.guidance, negative=step.negative)
+        canvas = Canvas({"video": Track.blank(step.grid.pixels, channels=3)})
+        prepared = asked.prepare(canvas, [step.prompt])
+    yield trip.enters("denoise", video)
+    way = fill(asked, prepared, step.schedule, seed=step.seed, solver=SOLVERS[step.solver], key=step.name, resume=now)
+    kept = time.monotonic()
+    with closing(cast(Any, way)):
+        while True:
+            with trip.timed("denoise"):
+                now = next(way)
+            if store is not None and (now.done or time.monotonic() - kept > CHECKPOINT_EVERY):
+                store.put_named(step.key, now.pack())
+                kept = time.monotonic()
+            yield trip.step(now, video)
+            if now.done:
+                return now
+
+
+def _kept(store: Store | None, step: Pass) -> Fill | None:
+    """What an earlier run left of this pass; a damaged record is forgotten."""
+    from cinecanvas.sampler import Fill
+
+    data = None if store is None else store.get_named(step.key)
+    if store is None or data is None:
+        return None
+    try:
+        return Fill.unpack(data)
+    except BadMedia:
+        store.drop_named(step.key)
+        return None
+
+
+def _written(trip: _Trip, model: Model, filled: Fill, *, step: Pass, file: str) -> VideoInfo:
+    """Frames into the file as they are decoded, cut and retimed on the way."""
+    made = trip.plan
+    before = trip.phases.decode
+    source = _decoded(trip, model, filled, crop=made.crop)
+    frames = retimed(source, source=step.grid.fps, fps=made.fps, count=made.frames)
+    began = time.perf_counter()
+    with closing(source):
+        info = write(frames, file, fps=made.fps, size=(made.width, made.height), metadata=_facts(made, step))
+    trip.spend("write", time.perf_counter() - began - (trip.phases.decode - before))
+    return info
+
+
+def _decoded(trip: _Trip, model: Model, filled: Fill, *, crop: tuple[int, int]) -> Generator[np.ndarray, None, None]:
+    """Frames (H, W, 3) one by one, the middle (width, height) px of them."""
+    way = model.decode(filled.z)
+    while True:
+        with trip.timed("decode"):
+            some = next(way, None)
+        if some is None:
+            return
+        height, width = some.rgb.shape[1:3]
+        x, y = (width - crop[0]) // 2, (height - crop[1]) // 2
+        yield from some.rgb[:, y : y + crop[1], x : x + crop[0]]
+
+
+def _facts(made: Plan, step: Pass) -> dict[str, str]:
+    """What a file says of itself: all that is needed to make it again, and no path."""
+    facts = {
+        "cinecanvas": __version__,
+        "model": step.model,
+        "weights": step.weights,
+        "seed": step.seed,
+        "request": made.request.model_dump(mode="json"),
+    }
+    return {"title": made.request.prompt[:200], "comment": json.dumps(facts, ensure_ascii=False)}
+
+
+def _stored(store: Store, file: str, video: VideoInfo) -> Asset:
+    """The finished file as an asset."""
+    kinds = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
+    kind = kinds.get(Path(file).suffix.lower(), f"image/{video.codec}")
+    asset = store.put(Path(file), kind)
+    described = {name: getattr(video, name) for name in ("width", "height", "frames", "fps", "seconds")}
+    return asset.model_copy(update=described)
+
+
+def _loaded(models: Callable[[str], Model], name: str, *, threads: int) -> Model:
+    """The model with its weights, on as many threads as the settings say."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    return models(name)
+
+
+def _one_picture(request: Request, out: str) -> Request:
+    """fox.png is one picture unless a length was asked; frames/ and %04d.png are films in pictures."""
+    path = Path(out)
+    film = out.endswith("/") or path.suffix.lower() not in PICTURES or NUMBERED.fullmatch(path.name)
+    return request if film or request.seconds is not None else request.model_copy(update={"seconds": STILL})
+
+
+def _check_rate(file: str, fps: float) -> None:
+    """What the encoder would refuse after the work, refused before it."""
+    if file.lower().endswith(".gif") and fps > MOST_GIF_FPS:
+        raise Unsupported(
+            f"A GIF of {fps:g} frames per second was asked",
+            f"GIF counts hundredths of a second: at most {MOST_GIF_FPS:g} are possible",
+            "Ask for fewer, or write .mp4",
+        )

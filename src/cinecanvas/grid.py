@@ -11,7 +11,7 @@ from cinecanvas.errors import BadRequest
 
 
 class Grid(BaseModel):
-    """Pixels to cells: frames T, height H, width W (px), fps (1/s); strides (t, y, x) in px per latent cell; causal first frame."""
+    """Pixels to cells: frames T, height H, width W (px), fps (1/s); strides (t, y, x) in px per cell; causal start."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -60,7 +60,7 @@ class Grid(BaseModel):
         t = self.strides[0]
         if not self.causal:
             return range(cell * t, (cell + 1) * t)
-        return range(0, 1) if cell == 0 else range(1 + (cell - 1) * t, 1 + cell * t)
+        return range(1) if cell == 0 else range(1 + (cell - 1) * t, 1 + cell * t)
 
     def times(self) -> tuple[float, ...]:
         """The second at which each cell-in-time begins (s)."""
@@ -77,7 +77,7 @@ class Grid(BaseModel):
         strides: tuple[int, int, int] = (1, 1, 1),
         causal: bool = True,
     ) -> Self:
-        """The nearest legal grid to (s, px, px, 1/s) that is never shorter than asked; sides round to the nearest cell."""
+        """The nearest legal grid to (s, px, px, 1/s), never shorter than asked; sides round to the nearest cell."""
         t, y, x = strides
         lead = 1 if causal else 0
         # 1e-6 forgives 2.125 s * 8 fps = 17.000000001

@@ -17,7 +17,7 @@ Quality = Literal["draft", "standard", "best"]
 
 
 class Frames(NamedTuple):
-    """What decode yields, in time order: RGB uint8 (t, H, W, 3) and sound float32 (s, channels), either of them maybe empty."""
+    """What decode yields, in time order: RGB uint8 (t, H, W, 3) and sound float32 (s, channels), either maybe empty."""
 
     rgb: np.ndarray[Any, Any]
     sound: np.ndarray[Any, Any] | None = None
@@ -68,7 +68,7 @@ class Cost(BaseModel):
 
 
 class Card(BaseModel):
-    """What a family is and can fill: grids, tracks, tasks (exact|approximate), max cells, bytes, licence and its limits, digests, scores."""
+    """What a family is and can fill: grids, tracks, tasks, max cells, bytes, licence and limits, digests, scores."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,7 +92,7 @@ class Card(BaseModel):
     parameters: int = 0
     bytes: int = 0
     digests: dict[str, str] = Field(default_factory=dict)  # file name to sha256
-    words: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # slot to the values it has learnt; empty = open domain
+    words: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # slot to the values learnt; empty = open domain
     training: str = ""  # the exact command and its cost
     scores: tuple[Score, ...] = ()
     notes: str = ""
@@ -117,7 +117,7 @@ class Model(Protocol):
         ...
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Any, *, to: Tensors | None = None) -> Tensors:
-        """x0 per track, like z (B, C, T, H, W), float32; sigma (B, 1, T, H, W); `to` is the next sigma, for few-step models."""
+        """x0 per track, like z (B, C, T, H, W), float32; sigma (B, 1, T, H, W); `to`: the next, for few-step models."""
         ...
 
     def decode(self, z: Tensors) -> Iterator[Frames]:

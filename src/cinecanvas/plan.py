@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cinecanvas.errors import Unsupported
 from cinecanvas.grid import Grid
@@ -16,10 +20,16 @@ from cinecanvas.model import Card, Cost, Recipe
 from cinecanvas.request import Request
 from cinecanvas.schedule import Order, Schedule, schedule
 
+Pace: TypeAlias = Mapping[str, float]  # by phase, how many times slower this machine has proved than foretold
 MOST_CROPPED = 2.0  # a shape that would lose more than half of every picture is refused
 
+UNMEASURED: Pace = MappingProxyType({})
+
+_PACES = TypeAdapter(dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]])
 _ENCODE_PIXEL = 2e-8  # s, measured: H.264 at its medium preset on two cores
 _FLOPS = 5e10  # 1/s, of two cores: a first guess for a Card without a measured cost
+_DECODE_PIXEL = 1e-6  # s, again a first guess
+_IMPORT = 2.0  # s, of torch alone
 _RUNTIME = 350_000_000  # bytes of Python and torch alone
 
 
@@ -71,9 +81,9 @@ class Phases(BaseModel):
         """All of them together (s)."""
         return self.load + self.prepare + self.denoise + self.decode + self.write
 
-    def slower(self, factor: float) -> Phases:
-        """The same on a machine that takes `factor` times as long."""
-        return Phases(**{name: value * factor for name, value in self.model_dump().items()})
+    def at(self, pace: Pace) -> Phases:
+        """The same on a machine of that pace."""
+        return Phases(**{name: value * pace.get(name, 1.0) for name, value in self.model_dump().items()})
 
 
 class Plan(BaseModel):
@@ -108,11 +118,8 @@ class Budget(BaseModel):
     bytes: int = 1 << 40
 
 
-def plan(request: Request, card: Card, *, budget: Budget = Budget(), pace: float = 1.0) -> Plan:
-    """Request + Card to passes; refuses what this model cannot do, and says what would work.
-
-    `pace`: how many times slower this machine has proved than the Card's.
-    """
+def plan(request: Request, card: Card, *, budget: Budget = Budget(), pace: Pace = UNMEASURED) -> Plan:
+    """Request + Card to passes; refuses what this model cannot do, and says what would work."""
     _check_tasks(request, card)
     recipe = _recipe(request, card)
     grid = _grid(request, card)
@@ -129,41 +136,40 @@ def plan(request: Request, card: Card, *, budget: Budget = Budget(), pace: float
         frames=frames,
         crop=crop,
         cells=cells,
-        phases=_phases(card, recipe, grid, pixels=size[0] * size[1] * frames, count=request.count).slower(pace),
+        phases=_phases(card, recipe, grid, pixels=size[0] * size[1] * frames, count=request.count).at(pace),
         bytes=_bytes(card, grid),
-        notes=_notes(request, grid, crop=crop, size=size, fps=fps, frames=frames),
+        notes=_notes(request, recipe, grid, crop=crop, size=size, fps=fps, frames=frames),
     )
     _check_budget(made, budget)
     return made
 
 
-def paced(before: float | None, foretold: float, measured: float) -> float:
-    """The new pace of this machine after a run: the ratio of measured to foretold seconds, smoothed over runs."""
-    if not (foretold > 0 and measured > 0):
-        return before or 1.0
-    ratio = min(max(measured / foretold, 1e-3), 1e3)
-    return ratio if before is None else math.sqrt(before * ratio)
+def paced(before: Pace, foretold: Phases, measured: Phases) -> dict[str, float]:
+    """The new pace of this machine after a run: per phase, measured over foretold seconds, smoothed over runs."""
+    after = dict(before)
+    for name, told in foretold.model_dump().items():
+        took = getattr(measured, name)
+        if told > 0 and took > 0:
+            ratio = min(max(took / told, 1e-3), 1e3)
+            after[name] = math.sqrt(before[name] * ratio) if name in before else ratio
+    return after
 
 
-def read_paces(cache: Path) -> dict[str, float]:
+def read_paces(cache: Path) -> dict[str, dict[str, float]]:
     """What is known of this machine, by model; a file that is missing or broken is nothing known."""
     try:
-        found = json.loads((cache / "paces.json").read_text())
+        return _PACES.validate_json((cache / "paces.json").read_bytes())
     except (OSError, ValueError):
         return {}
-    paces = found.items() if isinstance(found, dict) else ()
-    return {k: float(v) for k, v in paces if isinstance(v, int | float) and math.isfinite(v) and v > 0}
 
 
-def keep_paces(cache: Path, paces: Mapping[str, float]) -> None:
+def keep_paces(cache: Path, paces: Mapping[str, Pace]) -> None:
     """Remember them; a cache that cannot be written is no reason to fail."""
-    try:
+    with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
-        aside = cache / "paces.partial.json"
-        aside.write_text(json.dumps(dict(paces)))
+        aside = cache / f"paces.{os.getpid()}.partial"
+        aside.write_text(json.dumps({model: dict(pace) for model, pace in paces.items()}))
         aside.replace(cache / "paces.json")
-    except OSError:
-        return
 
 
 def _check_tasks(request: Request, card: Card) -> None:
@@ -276,7 +282,7 @@ def weights_digest(card: Card) -> str:
 
 def _phases(card: Card, recipe: Recipe, grid: Grid, *, pixels: int, count: int) -> Phases:
     """Seconds on the Card's machine: a call on n cells takes call + cell n + pair n^2; guidance doubles the batch."""
-    cost = _cost(card)
+    cost = _cost(card, width=grid.width, height=grid.height)
     n = math.prod(grid.cells)
     calls = 2 * recipe.steps - 1 if recipe.solver == "heun" else recipe.steps
     batch = 1 if recipe.guidance == 1 else 2
@@ -290,11 +296,12 @@ def _phases(card: Card, recipe: Recipe, grid: Grid, *, pixels: int, count: int) 
     )
 
 
-def _cost(card: Card) -> Cost:
+def _cost(card: Card, *, width: int, height: int) -> Cost:
     """The measured cost, or a guess from the number of parameters: two operations for each and cell."""
     if card.cost.call or card.cost.cell or card.cost.pair:
         return card.cost
-    return card.cost.model_copy(update={"call": 0.002, "cell": 2 * card.parameters / _FLOPS})
+    guess = {"load": _IMPORT, "prepare": 0.01, "call": 0.002, "cell": 2 * card.parameters / _FLOPS}
+    return card.cost.model_copy(update={**guess, "decode_frame": _DECODE_PIXEL * width * height})
 
 
 def _bytes(card: Card, grid: Grid) -> int:
@@ -306,7 +313,14 @@ def _bytes(card: Card, grid: Grid) -> int:
 
 
 def _notes(
-    request: Request, grid: Grid, *, crop: tuple[int, int], size: tuple[int, int], fps: float, frames: int
+    request: Request,
+    recipe: Recipe,
+    grid: Grid,
+    *,
+    crop: tuple[int, int],
+    size: tuple[int, int],
+    fps: float,
+    frames: int,
 ) -> tuple[str, ...]:
     """What the file is not: made at its own size, shape, length or rate."""
     notes = []
@@ -321,6 +335,8 @@ def _notes(
         )
     if request.seconds is not None and frames / fps < grid.seconds - 0.5 / grid.fps:
         notes.append(f"generated {grid.seconds:.3g} s, the last {grid.seconds - frames / fps:.2g} s are left out")
+    if request.negative and recipe.guidance == 1:
+        notes.append("the negative prompt has no effect: this model is sampled without guidance")
     return tuple(notes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -114,7 +114,7 @@ def fill(
     solver: Solver = dpm,
     key: str = "",
     resume: Fill | None = None,
-) -> Iterator[Fill]:
+) -> Generator[Fill, None, None]:
     """The one loop: sigma from canvas x schedule, x0 from the model, one solver move, known cells restored.
 
     Yields after every network call, so closing it takes effect within one; the last Fill is `done`. `key`: the pass's.

@@ -33,7 +33,7 @@ class Schedule(BaseModel):
         return self.levels[step][column]
 
     def finished(self, step: int) -> int:
-        """How many leading moments are done (sigma 0) after `step` steps: what may be decoded while the rest goes on."""
+        """How many leading moments are done (sigma 0) after `step` steps: these may be decoded already."""
         row = self.levels[step]
         return next((i for i, level in enumerate(row) if level > 0), len(row))
 
@@ -55,7 +55,7 @@ def causal(steps: int, moments: tuple[float, ...], *, shift: float = 1.0) -> Sch
 
 
 def pyramid(steps: int, moments: tuple[float, ...], *, shift: float = 1.0, lag: int = 1) -> Schedule:
-    """Each moment starts `lag` steps after the one before it (Diffusion Forcing, Chen et al. 2024): streaming with foresight."""
+    """Each moment starts `lag` steps after the last (Diffusion Forcing, Chen et al. 2024): streaming with foresight."""
     return _staggered(steps, moments, lag=lag, order="pyramid", shift=shift)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from cinecanvas.errors import Unsupported
 from cinecanvas.media.destination import cannot_write
 
-_THREADS = 4  # fixed, not the number of cores: x264 writes other bytes for another number of threads
+_THREADS = 4  # fixed, not the number of cores: another number of threads may give other bytes
 # On pictures such as 64x48 and 96x64 x264's macroblock tree gave up to 19 different files in 60 runs on the same frames
 # (one thread or four, seen at no size from 80x80 up); without it always one. Tiny files lose nothing that matters.
 _TREELESS = 128 * 128  # px

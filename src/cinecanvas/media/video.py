@@ -34,7 +34,7 @@ __all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "write"]
 Frames: TypeAlias = np.ndarray
 """RGB, uint8, (t, H, W, 3)."""
 
-_MOST_SIDE = 16384  # px, the most that H.264 and WebP can hold
+_MOST_SIDE = 16383  # px, the most that WebP can hold, and H.264 all but one
 _LEAST_FPS, _MOST_FPS, _MOST_GIF_FPS = Fraction(1, 10), 240, 50
 _KEY = re.compile(r"[a-z][a-z0-9_.-]{0,78}")  # Matroska gives keys back in capitals, PNG holds 79 letters
 _NOT_OURS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
@@ -73,6 +73,7 @@ def write(
     quality: 1..100, higher is better; crf = 51 (WebM 63) x (100 - quality) / 100, 67 if None; GIF and PNG ignore it.
     One frame to .png, .jpg or .webp is that file, several are NAME-0001.png and so on; folder/ and %04d always number.
     """
+    check_destination(path)  # again: what has become of the place since, and never replace a device
     place = destination(path)
     rate, text, quality = _rate(fps, ending=place.ending), _text(metadata), _quality(quality)
     source = _each(frames)
@@ -125,12 +126,14 @@ def _each(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A frame (H, W, 3) at size (width, height) px; Lanczos widened when shrinking, and renormalised at the edges."""
+    """A frame (H, W, 3) at size (width, height) px: Lanczos to shrink; to enlarge bicubic, whose halos are smaller."""
     if (frame.shape[1], frame.shape[0]) == size:
         return np.ascontiguousarray(frame)
     from PIL import Image
 
-    return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize(size, Image.Resampling.LANCZOS))
+    smaller = size[0] * size[1] < frame.shape[0] * frame.shape[1]
+    kernel = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize(size, kernel))
 
 
 def _rate(fps: float | Fraction, *, ending: str) -> Fraction:
@@ -140,7 +143,7 @@ def _rate(fps: float | Fraction, *, ending: str) -> Fraction:
         kind = Unsupported if ending == ".gif" and _MOST_GIF_FPS < fps <= _MOST_FPS else BadRequest
         unit = "GIF counts hundredths of a second; ask" if kind is Unsupported else "Ask"
         raise kind(f"{float(fps):g} frames per second were asked", f"{unit} {float(_LEAST_FPS):g} to {most}")
-    return Fraction(fps).limit_denominator(1001)
+    return Fraction(fps if isinstance(fps, Fraction) else float(fps)).limit_denominator(1001)
 
 
 def _size(size: tuple[int, int]) -> tuple[int, int]:

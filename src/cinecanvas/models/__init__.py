@@ -69,7 +69,7 @@ def cards() -> dict[str, Card]:
 @functools.cache
 def families() -> Mapping[str, Family]:
     """Everything that registered itself, ours first; a broken one is kept with its trouble and harms nobody else."""
-    found = {name: _register(name, lambda where=where: _imported(where)) for name, where in OURS.items()}
+    found = {name: _register(name, functools.partial(_imported, where)) for name, where in OURS.items()}
     for point in entry_points(group=GROUP):
         if point.name not in found:
             found[point.name] = _register(point.name, point.load)

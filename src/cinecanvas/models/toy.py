@@ -22,11 +22,13 @@ COLOURS = {  # RGB in [-1, 1]
     "red": (0.6, -0.6, -0.6),
     "green": (-0.6, 0.6, -0.6),
     "blue": (-0.6, -0.6, 0.6),
-    "yellow": (0.6, 0.6, -0.6),
     "white": (0.6, 0.6, 0.6),
     "black": (-0.6, -0.6, -0.6),
 }
-TASKS = "text-to-video text-to-image image-to-video first-last keyframes extend extend-backward retake loop inpaint".split()
+TASKS = (
+    "text_to_video text_to_image image_to_video first_last keyframes extend extend_backward retake loop "
+    "inpaint outpaint remix soundtrack dub join"
+)
 CARD = Card(
     name="toy",
     title="Toy: a Gaussian process, exact and instant",
@@ -35,7 +37,7 @@ CARD = Card(
     tracks=("video", "sound"),
     sizes=((16, 16), (24, 16), (16, 24)),
     max_seconds=30.0,
-    tasks=dict.fromkeys((*TASKS, "outpaint", "remix", "soundtrack", "dub", "join"), "exact"),
+    tasks=dict.fromkeys(TASKS.split(), "exact"),
     orders=("full", "causal", "pyramid"),
     recipes={
         "draft": Recipe(steps=6, guidance=1.0, shift=2.0),
@@ -74,8 +76,8 @@ class Toy:
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
         """The canvas itself, and the colours of the B prompts."""
-        some = next(iter(canvas.tracks.values())).x
-        return Prepared(canvas, some.new_tensor([colour(prompt) for prompt in text]).double())
+        x = next(iter(canvas.tracks.values())).x
+        return Prepared(canvas, x.new_tensor([colour(prompt) for prompt in text]).double())
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
         """E[x0 | z], float64 inside; exact at sigma 0 (a known cell), at 1 (nothing seen) and in between."""
@@ -152,6 +154,5 @@ def _posterior(z: Tensor, s: Tensor, mean: Tensor, *, own: Tensor, shared: Tenso
     precision = torch.einsum("bp,pij->bij", count, weight * a[:, None])
     evidence = weighed(z - (1 - s) * mean)
     # K (1 + P K)^-1, not (K^-1 + P)^-1: K is singular where sound and video share a moment
-    one = torch.eye(len(own)).to(z)
-    g = torch.linalg.solve(one + precision @ shared, evidence.sum(1)[..., None]).mT @ shared  # (B, 1, n)
+    g = torch.linalg.solve(torch.eye(len(own)).to(z) + precision @ shared, evidence.sum(1)[..., None]).mT @ shared
     return mean + g + (evidence - weighed((1 - s) * g)) @ own
