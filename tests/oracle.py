@@ -56,8 +56,8 @@ def sampled(
 ) -> Gaussian:
     """What the sampler draws, free of Monte Carlo error.
 
-    The toy's flow is affine in its noise, x = mean + M eps with eps standard normal. So a regression on as many videos as
-    there are cells finds mean and M exactly, and the covariance is M M^T.
+    The toy's flow is affine in its noise, x = mean + M eps with eps standard normal. So a regression on a few more
+    videos than there are cells finds mean and M exactly, and the covariance is M M^T.
     """
     many = canvas.repeat(sum(t.x[0].numel() for t in canvas.tracks.values()) + 8)
     eps = flat({name: noise(track, seed=seed, name=name) for name, track in many.tracks.items()})

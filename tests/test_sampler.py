@@ -83,7 +83,7 @@ def test_pasting_known_frames_back_is_no_substitute_for_noise_per_cell(task: str
         return Move(moved, memory)
 
     for steps in (24, 96):
-        assert error(sampled(TOY, blank(), full(steps, shift=2), solver=pasting), conditional(TOY, canvas, "red")) > 0.1
+        assert error(sampled(TOY, blank(), full(steps, shift=2), solver=pasting), conditional(TOY, canvas, "red")) > 0.3
 
 
 @pytest.mark.parametrize("task", FRAME_TASKS)

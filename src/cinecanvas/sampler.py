@@ -27,7 +27,7 @@ class Move(NamedTuple):
 
 
 # solver(z, x0, sigma, to, memory): latents and denoised guess (B, C, T, H, W), noise now and next (B, 1, T, H, W).
-# Cells with to == sigma do not move. Where it asked again, z and x0 are those at `to`, and memory holds the way there.
+# Cells with to == sigma do not move. If it had asked again, z and x0 are those at `to`, and memory holds the way there.
 Solver = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors], Move]
 
 
@@ -66,6 +66,8 @@ class Fill:
             for name, tensor in flat.items():
                 group, _, key = name.partition("/")
                 groups[group][key] = tensor
+            if not 0 <= step <= steps:
+                raise ValueError(f"step {step} of {steps}")
         except (SafetensorError, KeyError, ValueError, TypeError) as bad:
             raise BadMedia(
                 f"These {len(data)} bytes are not a packed fill ({bad})", do="Start the fill again from its seed"

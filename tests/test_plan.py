@@ -1,0 +1,153 @@
+"""What a plan foretells, what it refuses, and that its keys name exactly what they hold."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cinecanvas.errors import Unsupported
+from cinecanvas.model import Card, Cost, Recipe
+from cinecanvas.plan import Budget, Phases, Plan, keep_paces, paced, plan, read_paces
+from cinecanvas.request import STILL, Clip, Request, text_to_video
+
+CARD = Card(
+    name="some",
+    title="Some model",
+    licence="Apache-2.0",
+    channels=8,
+    strides=(4, 16, 16),
+    sizes=((64, 64), (80, 48), (48, 80)),
+    fps=8.0,
+    max_seconds=8.2,
+    max_cells=4096,
+    tasks={"text_to_video": "exact", "text_to_image": "exact"},
+    recipes={"standard": Recipe(steps=10, guidance=3.0, shift=2.0), "draft": Recipe(steps=4, guidance=1.0, shift=2.0)},
+    cost=Cost(load=1.0, prepare=0.1, call=0.01, cell=1e-3, pair=1e-6, decode_frame=0.02),
+    digests={"a": "1", "b": "2"},
+)
+
+
+def of(**asked: Any) -> Plan:
+    return plan(text_to_video("a red ball", seed=1, **asked), CARD)
+
+
+@pytest.mark.parametrize(
+    ("asked", "grid", "crop", "size"),
+    [
+        ({}, (64, 64), (64, 64), (64, 64)),
+        ({"width": 64, "height": 64}, (64, 64), (64, 64), (64, 64)),
+        ({"width": 80, "height": 48}, (80, 48), (80, 48), (80, 48)),
+        ({"width": 1280, "height": 720}, (80, 48), (80, 45), (1280, 720)),
+        ({"width": 720, "height": 1280}, (48, 80), (45, 80), (720, 1280)),
+        ({"width": 512, "height": 500}, (64, 64), (64, 62), (512, 500)),
+        ({"shape": "16:9"}, (80, 48), (80, 44), (80, 44)),
+        ({"shape": "9:16"}, (48, 80), (44, 80), (44, 80)),
+        ({"shape": "1:1"}, (64, 64), (64, 64), (64, 64)),
+        ({"shape": "21:9"}, (80, 48), (80, 34), (80, 34)),
+    ],
+)
+def test_any_size_is_made_on_the_nearest_grid(
+    asked: dict[str, Any], grid: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]
+) -> None:
+    made = of(**asked)
+    assert (made.passes[0].grid.width, made.passes[0].grid.height) == grid
+    assert (made.crop, (made.width, made.height)) == (crop, size)
+    assert any(f"generated at {grid[0]}x{grid[1]}" in note for note in made.notes) == (size != grid)
+
+
+@pytest.mark.parametrize("asked", [{"shape": "10:1"}, {"shape": "1:10"}, {"width": 4096, "height": 16}])
+def test_a_shape_that_no_grid_comes_near_is_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(Unsupported, match=r"shapes are 1:1, 5:3, 3:5.*0.3 to 3.3 times the height"):
+        of(**asked)
+
+
+def test_the_file_is_as_long_as_asked_and_the_grid_never_shorter() -> None:
+    made = of(seconds=2.0)
+    assert (made.passes[0].grid.frames, made.frames) == (17, 16)
+    assert "the last 0.12 s are left out" in made.notes[0]
+    assert of(seconds=2.125).frames == of(seconds=2.125).passes[0].grid.frames == 17
+
+
+def test_without_a_length_the_model_gives_its_own() -> None:
+    made = of()
+    assert made.frames == made.passes[0].grid.frames == 17 and not made.notes
+
+
+def test_a_still_is_one_frame() -> None:
+    assert of(seconds=STILL).frames == of(seconds=STILL).passes[0].grid.frames == 1
+
+
+def test_another_rate_keeps_the_speed() -> None:
+    made = of(seconds=2.0, fps=24)
+    assert (made.frames, made.fps, made.passes[0].grid.fps) == (48, 24.0, 8.0)
+    assert any("repeated for 24" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"seconds": 60.0}, "at most 8.2 s"),
+        ({"sound": True}, "sound"),
+        ({"loop": True}, "a loop"),
+        ({"clips": (Clip(media="sha256:0"),)}, "clips"),
+        ({"quality": "best"}, "standard, draft"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_by_name(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(Unsupported, match=said):
+        plan(Request(prompt="a", **asked), CARD)
+
+
+def test_too_many_cells_are_refused_with_a_length_that_works() -> None:
+    small = CARD.model_copy(update={"max_cells": 50})
+    with pytest.raises(Unsupported, match=r"At most 50|at most 50"):
+        plan(text_to_video("a"), small)
+
+
+def test_seconds_are_foretold_from_the_card() -> None:
+    made = of(seconds=2.0, count=2)
+    n = math.prod((5, 4, 4))
+    assert made.cells == n
+    assert made.phases.denoise == pytest.approx(2 * 10 * (0.01 + 2 * (1e-3 * n + 1e-6 * n * n)))
+    assert made.phases.decode == pytest.approx(2 * 17 * 0.02)
+    assert plan(made.request, CARD, pace={"denoise": 3.0}).phases.denoise == pytest.approx(3 * made.phases.denoise)
+
+
+def test_a_budget_is_kept() -> None:
+    with pytest.raises(Unsupported, match="At most 1 s are allowed"):
+        plan(text_to_video("a"), CARD, budget=Budget(seconds=1.0))
+    with pytest.raises(Unsupported, match="of memory"):
+        plan(text_to_video("a"), CARD, budget=Budget(bytes=1000))
+
+
+def test_a_pace_follows_the_machine_smoothly() -> None:
+    told, took = Phases(denoise=2.0, write=1.0), Phases(denoise=8.0, load=5.0)
+    assert paced({}, told, took) == {"denoise": 4.0}
+    assert paced({"denoise": 1.0, "write": 2.0}, told, took) == {"denoise": 2.0, "write": 2.0}
+
+
+def test_paces_are_kept_and_a_broken_file_is_nothing(tmp_path: Path) -> None:
+    keep_paces(tmp_path / "cache", {"some": {"denoise": 2.0}})
+    assert read_paces(tmp_path / "cache") == {"some": {"denoise": 2.0}}
+    for broken in ("{", '{"some": 3}', '{"some": {"denoise": NaN}}', '{"some": {"denoise": -1}}'):
+        (tmp_path / "cache" / "paces.json").write_text(broken)
+        assert read_paces(tmp_path / "cache") == {}
+    keep_paces(tmp_path / "cache" / "paces.json", {})  # a file where a folder should be: no harm
+
+
+def test_a_key_names_all_that_matters_and_nothing_else() -> None:
+    one = of().passes[0]
+    assert one.key == type(one).model_validate_json(one.model_dump_json()).key
+    other = [of(negative="fog"), of(quality="draft"), of(seconds=4.0), of(shape="16:9")]
+    other += [plan(text_to_video("a blue ball", seed=1), CARD), plan(text_to_video("a red ball", seed=2), CARD)]
+    other += [plan(of().request, CARD.model_copy(update={"digests": {"a": "3"}}))]
+    assert len({one.key, *(made.passes[0].key for made in other)}) == 8
+    assert of(fps=24).passes[0].key == of(width=640, height=640).passes[0].key == one.key  # only the file differs
+
+
+def test_a_plan_survives_json() -> None:
+    made = of(count=3, fps=24)
+    assert Plan.model_validate_json(made.model_dump_json()) == made
