@@ -134,9 +134,9 @@ def test_bad_destinations_are_refused_before_weights_load(tmp_path: Path, here: 
 
 
 def test_unknown_models_are_refused_by_name(tmp_path: Path, here: Settings) -> None:
-    with pytest.raises(Unsupported, match="no model 'sora'.*toy"):
+    with pytest.raises(Unsupported, match=r"no model 'sora'.*toy"):
         run(toy(model="sora"), tmp_path / "a.mp4", here)
-    with pytest.raises(Unsupported, match="Wan 2.2 is not in this version yet"):
+    with pytest.raises(Unsupported, match=r"Wan 2\.2 is not in this version yet"):
         run(toy(model="wan"), tmp_path / "a.mp4", here)
 
 

@@ -55,7 +55,7 @@ from cinecanvas.request import MOST_SEED, Clip, Request, parse_size, text_to_vid
     ],
 )
 def test_nonsense_is_refused_in_one_line(asked: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadRequest, match=".") as refused:
+    with pytest.raises(BadRequest) as refused:
         Request(**asked)
     line = str(refused.value)
     assert said in line and line.isprintable() and len(line) < 300
@@ -80,12 +80,17 @@ def test_a_clip_that_lies_nowhere_is_refused(asked: dict[str, Any]) -> None:
 
 def test_a_request_survives_json() -> None:
     clip = Clip(media="sha256:0", box=(0.1, 0.2, 0.3, 0.4), keep=0.5)
-    request = Request(prompt="ein Fuchs \N{FOX FACE}", seconds=2.5, shape="9:16", clips=(clip,), seed=MOST_SEED, count=3)
+    request = Request(
+        prompt="ein Fuchs \N{FOX FACE}", seconds=2.5, shape="9:16", clips=(clip,), seed=MOST_SEED, count=3
+    )
     assert Request.model_validate_json(request.model_dump_json()) == request
 
 
 def test_a_seed_that_nobody_chose_is_drawn_and_recorded() -> None:
-    drawn = {text_to_video("a").seed for _ in range(5)} | {Request(prompt="a").seed, Request(prompt="a", seed=None).seed}  # type: ignore[arg-type]
+    drawn = {text_to_video("a").seed for _ in range(5)} | {
+        Request(prompt="a").seed,
+        Request(prompt="a", seed=None).seed,
+    }  # type: ignore[arg-type]
     assert len(drawn) == 7 and all(0 <= seed <= MOST_SEED for seed in drawn)
 
 

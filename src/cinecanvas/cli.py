@@ -484,11 +484,15 @@ def _render(
     from cinecanvas.media.video import write
     from cinecanvas.world.render import render
 
-    seen = [render([scene], frames=frames, height=size[1], width=size[0], fps=fps).rgb[0].numpy() for scene in scenes]
-    if Path(out).suffix.lower() in PICTURES:
-        write([np.asarray(sheet(seen, labels=captions))], out, fps=fps)
-    else:
-        write(seen[:1], out, fps=fps, metadata={"title": captions[0]})
+    def seen(scene: Any, *, frames: int, fps: float) -> np.ndarray:
+        return render([scene], frames=frames, height=size[1], width=size[0], fps=fps).rgb[0].numpy()
+
+    if Path(out).suffix.lower() not in PICTURES:
+        write([seen(scenes[0], frames=frames, fps=fps)], out, fps=fps, metadata={"title": captions[0]})
+        return
+    shown = min(frames, 5)  # only the moments that a row shows are rendered
+    rows = [seen(scene, frames=shown, fps=fps * (shown - 1) / (frames - 1) if frames > 1 else fps) for scene in scenes]
+    write([np.asarray(sheet(rows, labels=captions))], out, fps=1)
 
 
 def _plan_json(made: Plan) -> dict[str, Any]:

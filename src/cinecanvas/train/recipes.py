@@ -60,7 +60,7 @@ class Recipe(BaseModel):
 def cpu(minutes: float) -> Recipe:
     """64 px, 17 frames, 8 M parameters: what two cores learn in a few hours."""
     # a fifth of the time renders and trains the code; the bank grows with the run, so that no clip is seen too often
-    clips = int(min(60_000, 110 * minutes))
+    clips = int(min(60_000, 150 * minutes))
     stills = int(min(120_000, 350 * minutes))
     return Recipe(
         preset="cpu",
@@ -69,13 +69,13 @@ def cpu(minutes: float) -> Recipe:
         code=CodeShape(),
         dit=DiTShape(),
         buckets=(
-            Bucket(frames=17, width=64, height=64, count=int(clips * 0.76), share=0.66, batch=64),
-            Bucket(frames=17, width=80, height=48, count=int(clips * 0.12), share=0.12, batch=64),
-            Bucket(frames=17, width=48, height=80, count=int(clips * 0.08), share=0.08, batch=64),
-            Bucket(frames=33, width=64, height=64, count=int(clips * 0.04), share=0.06, batch=32),
-            Bucket(frames=1, width=64, height=64, count=int(stills * 0.8), share=0.06, batch=256),
-            Bucket(frames=1, width=80, height=48, count=int(stills * 0.12), share=0.01, batch=256),
-            Bucket(frames=1, width=48, height=80, count=int(stills * 0.08), share=0.01, batch=256),
+            Bucket(frames=17, width=64, height=64, count=int(clips * 0.76), share=0.66, batch=48),
+            Bucket(frames=17, width=80, height=48, count=int(clips * 0.12), share=0.12, batch=48),
+            Bucket(frames=17, width=48, height=80, count=int(clips * 0.08), share=0.08, batch=48),
+            Bucket(frames=33, width=64, height=64, count=int(clips * 0.04), share=0.06, batch=24),
+            Bucket(frames=1, width=64, height=64, count=int(stills * 0.8), share=0.06, batch=128),
+            Bucket(frames=1, width=80, height=48, count=int(stills * 0.12), share=0.01, batch=128),
+            Bucket(frames=1, width=48, height=80, count=int(stills * 0.08), share=0.01, batch=128),
         ),
         code_clips=int(min(1500, 12 * minutes + 64)),
         code_minutes=minutes * 0.07,

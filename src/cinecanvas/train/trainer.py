@@ -185,7 +185,9 @@ def learn(run: Run, phase: str, *, limit: float, deadline: float) -> Iterator[Pr
     while (now := time.monotonic()) - begun < length:
         bucket = picker.choices(buckets, [b.share for b in buckets])[0]
         warm = min(1.0, (run.optimizer.steps - first + 1) / run.recipe.warmup)
-        loss = train_step(run, forward, bank[bucket.name], bucket, pieces, warm * cooled((now - begun) / length, decay=run.recipe.decay))
+        # stills are a beginning: only the run's last phase cools down
+        cooling = cooled((now - begun) / length, decay=run.recipe.decay if phase == "clips" else 0.0)
+        loss = train_step(run, forward, bank[bucket.name], bucket, pieces, warm * cooling)
         run.spent[phase] = before + time.monotonic() - begun
         seen += bucket.batch
         if run.optimizer.steps % 10 == 0:
