@@ -170,12 +170,12 @@ class _Trip:
         self._spent[name] += seconds
 
     def step(self, fill: Fill, video: int) -> Step:
-        """One more step is done; what is left is foretold from those of this trip."""
-        self.steps += 1
+        """A network call is done; what is left is foretold from the steps of this trip."""
+        self.steps += not fill.again
         videos = len(self.plan.passes)
         left = fill.steps - fill.step + sum(step.steps for step in self.plan.passes[video + 1 :])
         after = (self.plan.phases.decode + self.plan.phases.write) * (videos - video) / videos
-        return Step(fill.step, fill.steps, video, self._spent["denoise"] / self.steps * left + after)
+        return Step(fill.step, fill.steps, video, self._spent["denoise"] / max(1, self.steps) * left + after)
 
 
 def _filled(

@@ -206,7 +206,7 @@ def _grid(request: Request, card: Card) -> Grid:
     grid = Grid.snap(seconds, width=width, height=height, fps=card.fps, strides=card.strides, causal=card.causal)
     cells = math.prod(grid.cells)
     task = "text_to_image" if grid.frames == 1 else "text_to_video"
-    if task not in {name.replace("-", "_") for name in card.tasks}:
+    if task not in card.tasks:
         raise Unsupported(f"The model {card.name} does not do {task.replace('_', ' ')}")
     if cells > card.max_cells:
         longest = seconds * card.max_cells / cells

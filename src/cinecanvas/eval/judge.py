@@ -27,7 +27,9 @@ VALUES: dict[str, tuple[str, ...]] = {
 LOOKS = ("floor", "sky", "colour", "shape")  # read from places; motion and camera are read from paths
 FRAMES, SIDE, FPS = 17, 64, 8.0  # what a judge sees, whatever the clip was: px and 1/s
 Eye = Literal["frames", "groups"]
-DIGESTS: dict[str, str] = {}  # of the shipped judges
+DIGESTS: dict[str, str] = {
+    "judge-groups-00001.safetensors": "sha256:c1c5e50158e05ea4662f95a3efd3e06fc42f818714aaa377bbf706f00cb21751",
+}  # of the shipped judges
 
 
 class Judge(nn.Module):
@@ -80,7 +82,7 @@ class FrameEye(nn.Module):
 
 
 class GroupEye(nn.Module):
-    """Space and time by turns from the first layer on: (2 + 1)-D convolutions (Tran et al. 2018) at half the frame rate."""
+    """Space and time by turns from the first layer on: (2 + 1)-D convolutions (Tran et al. 2018), half the frame rate."""
 
     widths = (96, 128)
 
@@ -131,7 +133,7 @@ def save(folder: Path, judge: Judge, *, facts: dict[str, object]) -> Path:
 
 
 def seen(rgb: Tensor, *, fps: float) -> Tensor:
-    """Clips (B, T, H, W, 3) uint8 as a judge sees them, (B, 3, 17, 64, 64) in [-1, 1]: nearest frames, averaged pixels."""
+    """Clips (B, T, H, W, 3) uint8 as a judge sees them, (B, 3, 17, 64, 64) in [-1, 1]: nearest frames, mean pixels."""
     moments = torch.arange(FRAMES) * (fps / FPS)
     clip = rgb[:, moments.round().long().clamp(max=rgb.shape[1] - 1)]
     x = clip.movedim(-1, 2).flatten(0, 1).float() / 127.5 - 1
@@ -176,5 +178,5 @@ def _conv2(width: int, out: int, *, stride: int = 1) -> nn.Sequential:
 def _conv3(
     width: int, out: int, *, kernel: tuple[int, int, int] = (3, 3, 3), stride: tuple[int, int, int] = (1, 1, 1)
 ) -> nn.Sequential:
-    pad = tuple(k // 2 for k in kernel)
+    pad = kernel[0] // 2, kernel[1] // 2, kernel[2] // 2
     return nn.Sequential(nn.Conv3d(width, out, kernel, stride, pad, bias=False), nn.BatchNorm3d(out), nn.ReLU())

@@ -34,7 +34,7 @@ class Progress(NamedTuple):
 
 
 def lesson(number: int) -> Scene:
-    """The scene of a lesson; every eighth is a triple that generators never train on, for a judge must read them too."""
+    """The scene of a lesson; every eighth is a triple that generators never train on: a judge must read them too."""
     return draw(LESSONS + number, FIRST, held_out=number % 8 == 7)
 
 

@@ -1,4 +1,4 @@
-"""What a judge must forgive: a clip may be soft, noisy, small, compressed, dim or coarsely coded and still show the same."""
+"""What a judge must forgive: a clip that is soft, noisy, small, compressed, dim or coarsely coded shows the same."""
 
 from __future__ import annotations
 

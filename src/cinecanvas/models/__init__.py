@@ -18,16 +18,15 @@ OURS = {"diorama": "cinecanvas.models.diorama:register", "toy": "cinecanvas.mode
 
 
 class PublicFamily(NamedTuple):
-    """An open-domain family with public weights: the name of its adapter here, and how people call it."""
+    """An open-domain family with public weights: the name its adapter has or will have here, and how people call it."""
 
     name: str
     title: str
-    wants: str
 
 
 PUBLIC = (
-    PublicFamily("wan", "Wan 2.2", "one GPU with 24 GB"),
-    PublicFamily("ltx", "LTX-Video", "one GPU with 16 GB"),
+    PublicFamily("wan", "Wan 2.2"),
+    PublicFamily("ltx", "LTX-Video"),
 )
 
 

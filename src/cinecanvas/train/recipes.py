@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from cinecanvas.models.autoencoder import CodeShape
 from cinecanvas.models.dit import DiTShape
 
-Preset = Literal["cpu", "gpu"]
+Preset = Literal["tiny", "cpu", "gpu"]
 
 
 class Bucket(BaseModel):
@@ -42,6 +43,7 @@ class Recipe(BaseModel):
     dit: DiTShape
     buckets: tuple[Bucket, ...]
     device: str = "cpu"
+    compiled: bool = True  # blocks through the compiler where one is at hand: 1.25x on two cores, after half a minute
     code_clips: int = 1500  # clips whose pixels are kept for the decoder
     code_minutes: float = 8.0
     stills_minutes: float = 20.0  # stills first, clips after (Emu Video's factorisation, Girdhar et al. 2023)
@@ -111,4 +113,24 @@ def gpu(minutes: float) -> Recipe:
     )
 
 
-RECIPES = {"cpu": cpu, "gpu": gpu}
+def tiny(minutes: float) -> Recipe:
+    """A rehearsal of every phase in seconds: what the tests run, and what to try before renting a machine."""
+    return Recipe(
+        preset="tiny",
+        level="first",
+        fps=8.0,
+        code=CodeShape(channels=24, widths=(32, 16, 8)),
+        dit=DiTShape(channels=24, width=64, depth=2, heads=2, rank=16, text_width=64),
+        buckets=(
+            Bucket(frames=5, width=32, height=32, count=256, share=0.7, batch=16),
+            Bucket(frames=1, width=32, height=32, count=256, share=0.3, batch=16),
+        ),
+        compiled=False,
+        code_clips=64,
+        code_minutes=minutes * 0.1,
+        stills_minutes=minutes * 0.1,
+        clip_minutes=minutes * 0.5,
+    )
+
+
+RECIPES: dict[str, Callable[[float], Recipe]] = {"tiny": tiny, "cpu": cpu, "gpu": gpu}

@@ -109,13 +109,14 @@ def start(preset: str, minutes: float, out: Path, resume: bool) -> Run:
     network = network.to(recipe.device, torch.bfloat16)
     optimizer = Optimizer(network, muon_rate=recipe.muon_rate, adam_rate=recipe.adam_rate, ema=recipe.ema)
     code_optimizer = torch.optim.AdamW(code.parameters(), lr=8e-4, weight_decay=0.0)
-    run = Run(recipe, out, code, network, optimizer, code_optimizer, torch.Generator().manual_seed(random.getrandbits(31)))
+    run = Run(recipe, out, code, network, optimizer, code_optimizer, torch.Generator())
     if (out / "code.safetensors").exists():
         adopt_code(run, load_file(out / "code.safetensors"))
     if (out / "state.safetensors").exists():
         run.optimizer.restore(load_file(out / "state.safetensors", device=recipe.device))
         facts = json.loads((out / "state.json").read_text())
         run.spent, run.code_steps = facts["spent"], facts["code_steps"]
+    run.generator.manual_seed(run.optimizer.steps)  # a resumed run sees new examples, and the same ones each time
     return run
 
 
@@ -242,7 +243,7 @@ def compiled_forward(run: Run) -> Forward:
     """Compile per block, never the whole: the whole did not finish within five minutes."""
     import shutil
 
-    if shutil.which("c++") or shutil.which("g++"):
+    if run.recipe.compiled and (shutil.which("c++") or shutil.which("g++")):
         torch._dynamo.config.recompile_limit = 64
         for block in run.dit.blocks:
             block.compile(dynamic=False)
@@ -280,7 +281,7 @@ def learn_decoder(run: Run) -> Iterator[Progress]:
         run.code_steps += 1
         run.spent["decoder"] = spent
         if run.code_steps % 10 == 0:
-            yield Progress("decoder", spent / limit, limit - spent, run.code_steps, float(loss))
+            yield Progress("decoder", spent / limit, limit - spent, run.code_steps, float(loss.detach()))
         if time.monotonic() - last > SAVE_EVERY:
             last = time.monotonic()
             checkpoint(run)

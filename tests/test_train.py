@@ -1,0 +1,92 @@
+"""The training run in miniature: it learns, it resumes, and what it exports is a family that fills canvases."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+import torch
+
+from cinecanvas.canvas import Canvas, Track
+from cinecanvas.errors import BadRequest
+from cinecanvas.grid import Grid
+from cinecanvas.models import diorama
+from cinecanvas.sampler import fill
+from cinecanvas.schedule import full
+from cinecanvas.train import holes, trainer
+from cinecanvas.train.losses import flow_loss
+from cinecanvas.train.optim import Optimizer, cooled, orthogonal
+
+
+def test_a_run_that_was_stopped_goes_on_and_its_export_fills_a_canvas(tmp_path) -> None:
+    with closing(trainer.train("tiny", minutes=1, out=tmp_path)) as run:
+        for progress in run:
+            if progress.phase == "stills" and progress.step >= 20:
+                break
+    stopped = trainer.start("tiny", 1, tmp_path, True)
+    assert stopped.optimizer.steps >= 20
+    last = None
+    for last in trainer.train("tiny", minutes=0.4, out=tmp_path, resume=True):
+        pass
+    assert last is not None and last.phase == "exported" and last.step > stopped.optimizer.steps
+    family = diorama.load(tmp_path / "export")
+    cond = family.prepare(Canvas({"video": Track.blank(Grid(frames=5, height=32, width=32, fps=8), channels=3)}), ["red"])
+    *_, filled = fill(family, cond, full(2), seed=0)
+    assert [frames.rgb.shape for frames in family.decode(filled.z)] == [(1, 32, 32, 3), (4, 32, 32, 3)]
+    assert (tmp_path / "journal.jsonl").exists() and list((tmp_path / "sheets").glob("*.png"))
+
+
+def test_the_transformer_learns_what_is_always_true() -> None:
+    """Sixty steps on latents whose second channel copies the first: the error falls far below the linear estimate."""
+    from cinecanvas.models.dit import DiT, DiTShape
+    from cinecanvas.models.text import TextEncoder
+
+    torch.manual_seed(0)
+    network = torch.nn.ModuleDict(
+        {"text": TextEncoder(["a"], 32), "dit": DiT(DiTShape(channels=2, width=32, depth=1, heads=1, rank=8, text_width=32))}
+    )
+    optimizer = Optimizer(network, muon_rate=0.02, adam_rate=5e-3, ema=0.9)
+    sigma, hole = torch.full((16, 1, 1, 2, 2), 0.6), torch.ones(16, 1, 1, 2, 2)
+    losses = []
+    for _ in range(80):
+        x = torch.randn(16, 1, 1, 2, 2).expand(-1, 2, -1, -1, -1)
+        words = network["dit"].read(*network["text"](*network["text"].tokens(["a"] * 16)))
+        loss = flow_loss(network["dit"](0.4 * x + 0.6 * torch.randn(16, 2, 1, 2, 2), sigma, words), x, sigma, hole)
+        loss.backward()
+        optimizer.step(1.0)
+        losses.append(float(loss.detach()))
+    linear = 0.6**2 / (0.4**2 + 0.6**2) / 0.6**2  # the Wiener error of one channel alone, in velocity weight
+    exact = 0.6**2 / (2 * 0.4**2 + 0.6**2) / 0.6**2
+    assert sum(losses[:5]) / 5 > 0.85 * linear
+    assert sum(losses[-10:]) / 10 < (linear + 2 * exact) / 3
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path) -> None:
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(BadRequest, match="already holds a run"):
+        trainer.start("tiny", 1, tmp_path, False)
+    with pytest.raises(BadRequest, match="no run"):
+        trainer.start("tiny", 1, tmp_path / "empty", True)
+
+
+@pytest.mark.parametrize("task", list(holes.MIX))
+def test_holes_take_the_loss_and_known_cells_are_nearly_clean(task: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        sigma, hole = holes.hole(task, (5, 4, 4), mean=0.5, generator=g)
+        assert sigma.shape == hole.shape == (1, 5, 4, 4)
+        assert hole.sum() > 0 or task == "keyframes"
+        assert (sigma[hole == 0] <= 0.15).all() and ((sigma >= 0) & (sigma <= 1)).all()
+    known = {"text_to_video": 0, "levels": 0}
+    assert (hole == 0).sum() == 0 if task in known else True
+
+
+def test_muon_steps_are_nearly_orthogonal() -> None:
+    q = orthogonal(torch.randn(3, 32, 64)).float()
+    values = torch.linalg.svdvals(q)
+    assert (values > 0.6).all() and (values < 1.35).all()
+
+
+def test_the_rate_is_constant_and_then_falls_to_two_per_cent() -> None:
+    assert [round(cooled(done, decay=0.5), 2) for done in (0.0, 0.49, 0.75, 1.0)] == [1.0, 1.0, 0.5, 0.02]
+    assert cooled(1.0 - 1e-9, decay=0.0) == 1.0
