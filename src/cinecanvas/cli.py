@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:  # the reader has seen enough, as in `cine models | head -1`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it once more at exit)
-        return 128 + signal.SIGPIPE
+        return 141  # 128 + SIGPIPE
     except Exception as error:
         if os.environ.get("CINECANVAS_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
@@ -259,12 +261,16 @@ def _run(args: list[str]) -> int:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise Stop, once: what follows while things are tidied up is ignored."""
+    """Ctrl-C and SIGTERM raise Stop; the next two seconds belong to the tidying up, and a second signal is ignored."""
+    last = -math.inf
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, signal.SIG_IGN)
-        raise Stop(number)
+        nonlocal last
+        now = time.monotonic()
+        # not for ever: an exception that happens to rise in somebody's __del__ is lost, and must be sendable again
+        if now - last > 2:
+            last = now
+            raise Stop(number)
 
     before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -338,17 +344,17 @@ def _watched(events: Iterator[Event], *, silent: bool) -> Done:
         closing(cast(Any, events)),
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
-        task = bar.add_task("plan", total=None, left="")
+        task, of = bar.add_task("plan", total=None, left=""), ""
         for event in events:
             if isinstance(event, Planned):
                 _print_start(event, console)
             elif isinstance(event, Phase):
                 of = f"  video {event.video + 1}" if event.video else ""
-                bar.update(task, description=event.name, left=f"steps{of}")
+                bar.update(task, description=event.name, completed=0, total=None, left=of)
                 if not console.is_terminal:
                     console.print(f"{event.name}{of}")
             elif isinstance(event, Step):
-                left = f"steps, {_duration(event.eta)} left"
+                left = f"steps, {_duration(event.eta)} left{of}"
                 bar.update(task, completed=event.done, total=event.of, left=left)
             elif isinstance(event, Done):
                 done = event
@@ -358,7 +364,6 @@ def _watched(events: Iterator[Event], *, silent: bool) -> Done:
 
 def _watched_run(events: Iterator[Any], *, silent: bool) -> Any:
     """A training run to its end: a bar where somebody looks, else a line every 30 s; notes are always printed."""
-    import time
     from contextlib import closing
 
     from rich.console import Console
@@ -484,11 +489,13 @@ def _render(
     from cinecanvas.media.video import write
     from cinecanvas.world.render import render
 
-    def seen(scene: Any, *, frames: int, fps: float) -> np.ndarray:
-        return render([scene], frames=frames, height=size[1], width=size[0], fps=fps).rgb[0].numpy()
+    def seen(scene: Any, *, frames: int, fps: float, start: float = 0.0) -> np.ndarray:
+        return render([scene], frames=frames, height=size[1], width=size[0], fps=fps, start=start).rgb[0].numpy()
 
     if Path(out).suffix.lower() not in PICTURES:
-        write([seen(scenes[0], frames=frames, fps=fps)], out, fps=fps, metadata={"title": captions[0]})
+        parts = ((i, min(8, frames - i)) for i in range(0, frames, 8))  # memory does not grow with the length
+        film = (seen(scenes[0], frames=n, fps=fps, start=i / fps) for i, n in parts)
+        write(film, out, fps=fps, metadata={"title": captions[0]})
         return
     shown = min(frames, 5)  # only the moments that a row shows are rendered
     rows = [seen(scene, frames=shown, fps=fps * (shown - 1) / (frames - 1) if frames > 1 else fps) for scene in scenes]

@@ -1,0 +1,1 @@
+"""Exams: what a clip shows, read from its pixels, and how sure we are of it."""

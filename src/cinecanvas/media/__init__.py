@@ -1,0 +1,1 @@
+"""Pixels, sound and files: in and out of the house."""

@@ -1,0 +1,1 @@
+"""The workshop: rendering, training and exporting our own family."""
