@@ -1,4 +1,4 @@
-"""Do clips show what their sentences say? python bench/faithfulness.py --model diorama [--prompts 240] [--folder EXPORT]."""
+"""Do clips show what their sentences say? python bench/faithfulness.py --model diorama [--prompts 240] [--folder F]."""
 
 from __future__ import annotations
 

@@ -164,16 +164,25 @@ def test_a_full_disk_leaves_one_line_and_no_file(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_the_run_and_leaves_nothing(number: int, code: int, home: Path) -> None:
-    long = ["generate", "red", "-o", "a.mp4", "--model", "toy", "--seconds", "30", "--count", "50", "--quality", "best"]
+@pytest.mark.parametrize(
+    ("number", "code", "phase", "asked"),
+    [
+        (signal.SIGINT, 130, "denoise", ["--seconds", "30", "--count", "50", "--quality", "best"]),
+        (signal.SIGTERM, 143, "denoise", ["--seconds", "30", "--count", "50", "--quality", "best"]),
+        (signal.SIGINT, 130, "decode", ["--seconds", "10", "--fps", "60", "--quality", "draft", "--size", "3840x2160"]),
+    ],
+)
+def test_a_signal_stops_the_run_and_leaves_nothing(
+    number: int, code: int, phase: str, asked: list[str], home: Path
+) -> None:
+    long = ["generate", "red", "-o", "a.mp4", "--model", "toy", *asked]
     # a group of its own, so that whatever it might leave running can be counted
     process = subprocess.Popen(
         [*CINE, *long], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("denoise"):
+        if line.startswith(phase):
             break
     time.sleep(0.2)
     began = time.monotonic()

@@ -1,7 +1,8 @@
-"""The exam examined: the judges read renders, chance is chance, a still does not move, and the truth passes its own exam."""
+"""The exam examined: judges read renders, chance is chance, stills do not move, and the truth passes its own exam."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from cinecanvas.model import Card, Frames, Recipe
 from cinecanvas.world.captions import SLOTS, read, spec
 from cinecanvas.world.render import render
 from cinecanvas.world.scene import FIRST, Scene, Thing, draw
+
+torch.set_num_threads(1)  # the suite runs beside others: threads that wait for one another made it 3 times slower
 
 LANE = 2_800_000_000  # no judge and no generator learnt from these scenes
 
@@ -108,16 +111,16 @@ def test_a_frozen_clip_is_not_read_as_moving(panel: tuple[Judge, ...], clips: Te
 
 
 def test_a_judge_sees_any_size_and_rate_alike(panel: tuple[Judge, ...], scenes: list[Scene], clips: Tensor) -> None:
-    large = torch.as_tensor(render(scenes[:12], frames=33, height=96, width=96, fps=12).rgb)
-    agree = verdicts(panel, seen(large, fps=12)) == verdicts(panel, clips[:12])
+    large = torch.as_tensor(render(scenes[:8], frames=25, height=96, width=96, fps=12).rgb)
+    agree = verdicts(panel, seen(large, fps=12)) == verdicts(panel, clips[:8])
     assert agree.float().mean() > 0.95
 
 
 def test_the_truth_passes_its_own_exam(panel: tuple[Judge, ...]) -> None:
-    done = report(exam(Truth(), panel, prompts=20, batch=10), model="truth", command="pytest", date="2026-01-01")
+    done = report(exam(Truth(), panel, prompts=12, batch=6), model="truth", command="pytest", date="2026-01-01")
     scores = {score.name: score for score in done.scores}
     joint = scores["all slots right (plain)"]
-    assert joint.n == 20 and joint.value >= 0.85 and joint.floor is not None and joint.floor < 0.05
+    assert joint.n == 12 and joint.value >= 0.85 and joint.floor is not None and joint.floor < 0.05
     assert (joint.low is not None and joint.low < joint.value < 1.0) or joint.value == 1.0 == joint.high
     assert 0.7 < scores["sharpness (plain)"].value < 1.4 and 0.7 < scores["motion energy (plain)"].value < 1.4
     assert scores["faithfulness of motion (plain)"].command == "pytest"
@@ -125,7 +128,7 @@ def test_the_truth_passes_its_own_exam(panel: tuple[Judge, ...]) -> None:
 
 
 def test_a_still_fails_where_something_should_move(panel: tuple[Judge, ...]) -> None:
-    done = {s.name: s.value for s in report(exam(Still(), panel, prompts=16), model="still").scores}
+    done = {s.name: s.value for s in report(exam(Still(), panel, prompts=12), model="still").scores}
     assert done["faithfulness of motion (plain)"] < 0.5 and done["motion energy (plain)"] < 0.6
     assert done["faithfulness of floor (plain)"] > 0.9
 
@@ -174,5 +177,5 @@ def test_a_judge_comes_back_from_its_file(tmp_path: Path, clips: Tensor) -> None
 def test_a_course_lowers_the_loss() -> None:
     torch.manual_seed(0)
     rgb, truth = teach.bank(32, None)
-    losses = [now.loss for now in teach.course(Judge("groups"), rgb, truth, minutes=0.06)]
-    assert len(losses) >= 3 and losses[-1] < losses[0]
+    losses = [now.loss for now in itertools.islice(teach.course(Judge("groups"), rgb, truth, minutes=5), 10)]
+    assert losses[-1] < losses[0]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cinecanvas import Request, models, text_to_video
-from cinecanvas.errors import CannotWrite, Unsupported
+from cinecanvas.errors import BadRequest, CannotWrite, Unsupported
 from cinecanvas.generate import Done, Event, Phase, Planned, Step, destinations, generate, retimed
 from cinecanvas.media.assets import Store
 from cinecanvas.media.video import info, read
@@ -205,6 +205,43 @@ def test_what_was_understood_is_told(tmp_path: Path, here: Settings) -> None:
     assert done.reading.values == {"colour": "red"} and set(done.reading.ignored) == {"fox", "paris"}
     planned = events[0]
     assert isinstance(planned, Planned) and "Wan 2.2" in planned.advice and "not in this version yet" in planned.advice
+
+
+@pytest.mark.parametrize(
+    ("prompt", "advised"),
+    [
+        ("a red ball bounces on grass at sunset", False),
+        ("a red ball", False),
+        ("sunset", False),
+        ("a fox bounces on grass at sunset", True),
+        ("a ball and its many curious neighbours", True),
+        ("Paris", True),
+    ],
+)
+def test_a_model_of_a_small_world_says_where_its_world_ends(prompt: str, advised: bool) -> None:
+    words = {
+        "shape": ("ball", "cube"),
+        "colour": ("red",),
+        "floor": ("grass",),
+        "sky": ("sunset",),
+        "motion": ("bounce",),
+    }
+    small = models.card("toy").model_copy(update={"words": words})
+    line = models.advice(small, models.understood(small, prompt))
+    assert bool(line) == advised == ("shape: ball, cube" in line and "Wan 2.2" in line)
+
+
+def test_a_model_of_the_open_domain_needs_no_reading() -> None:
+    open_domain = models.card("toy").model_copy(update={"words": {}})
+    assert models.understood(open_domain, "Paris") is None and models.advice(open_domain, None) == ""
+
+
+def test_settings_come_from_the_environment(tmp_path: Path) -> None:
+    assert settings({"CINECANVAS_HOME": "/h"}).store == Path("/h/data/store")
+    places = settings({"XDG_CACHE_HOME": "/c", "XDG_DATA_HOME": "/d", "CINECANVAS_THREADS": "3"})
+    assert (places.cache, places.data, places.threads) == (Path("/c/cinecanvas"), Path("/d/cinecanvas"), 3)
+    with pytest.raises(BadRequest, match="CINECANVAS_THREADS"):
+        settings({"CINECANVAS_THREADS": "many"})
 
 
 def test_a_broken_plugin_harms_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:

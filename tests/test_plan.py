@@ -124,9 +124,13 @@ def test_a_budget_is_kept() -> None:
 
 
 def test_a_pace_follows_the_machine_smoothly() -> None:
-    told, took = Phases(denoise=2.0, write=1.0), Phases(denoise=8.0, load=5.0)
+    told, took = Phases(denoise=1.5, write=1.0), Phases(denoise=7.5, load=5.0)
     assert paced({}, told, took) == {"denoise": 4.0}
     assert paced({"denoise": 1.0, "write": 2.0}, told, took) == {"denoise": 2.0, "write": 2.0}
+
+
+def test_a_moment_says_little_about_an_hour() -> None:
+    assert paced({}, Phases(write=0.001), Phases(write=0.3))["write"] < 2
 
 
 def test_paces_are_kept_and_a_broken_file_is_nothing(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ UNMEASURED: Pace = MappingProxyType({})
 
 _PACES = TypeAdapter(dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]])
 _ENCODE_PIXEL = 2e-8  # s, measured: H.264 at its medium preset on two cores
+_OPEN = 0.1  # s, to open, flush and move a file
 _FLOPS = 5e10  # 1/s, of two cores: a first guess for a Card without a measured cost
 _DECODE_PIXEL = 1e-6  # s, again a first guess
 _IMPORT = 2.0  # s, of torch alone
@@ -149,8 +150,10 @@ def paced(before: Pace, foretold: Phases, measured: Phases) -> dict[str, float]:
     after = dict(before)
     for name, told in foretold.model_dump().items():
         took = getattr(measured, name)
-        if told > 0 and took > 0:
-            ratio = min(max(took / told, 1e-3), 1e3)
+        # what took next to nothing was not really done: the weights were still loaded
+        if told > 0 and took > told / 100:
+            # half a second on both sides: what is over at once says little about what takes long
+            ratio = (took + 0.5) / (told + 0.5)
             after[name] = math.sqrt(before[name] * ratio) if name in before else ratio
     return after
 
@@ -292,7 +295,7 @@ def _phases(card: Card, recipe: Recipe, grid: Grid, *, pixels: int, count: int) 
         prepare=count * cost.prepare,
         denoise=count * calls * call,
         decode=count * grid.frames * cost.decode_frame,
-        write=count * pixels * _ENCODE_PIXEL,
+        write=count * (_OPEN + pixels * _ENCODE_PIXEL),
     )
 
 

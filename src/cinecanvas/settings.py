@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def settings(env: Mapping[str, str] | None = None) -> Settings:
 
 def _places(env: Mapping[str, str]) -> tuple[Path, Path]:
     """(cache, data) of this platform."""
-    user = Path.home()
+    user = _user()
     if sys.platform == "darwin":
         cache, data = user / "Library" / "Caches", user / "Library" / "Application Support"
     elif sys.platform == "win32":
@@ -51,6 +52,13 @@ def _places(env: Mapping[str, str]) -> tuple[Path, Path]:
         Path(env.get("XDG_CACHE_HOME") or cache) / "cinecanvas",
         Path(env.get("XDG_DATA_HOME") or data) / "cinecanvas",
     )
+
+
+def _user() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a container's user without a name
+        return Path(tempfile.gettempdir())
 
 
 def _threads(text: str) -> int:

@@ -57,9 +57,9 @@ class Judge(nn.Module):
 
 
 class FrameEye(nn.Module):
-    """Each frame beside its change since two frames ago, by 2-D convolutions; then two 3-D ones over all of them."""
+    """Every other frame beside its change since the one before, by 2-D convolutions; two 3-D ones over all of them."""
 
-    widths = (80, 128)
+    widths = (80, 112)
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,11 +70,12 @@ class FrameEye(nn.Module):
             _conv2(48, 80, stride=2),
             Residual(_conv2(80, 80)),
         )
-        self.paths = nn.Sequential(_conv3(80, 96, stride=(2, 2, 2)), _conv3(96, 128, stride=(2, 1, 1)))
+        self.paths = nn.Sequential(_conv3(80, 80, stride=(2, 2, 2)), _conv3(80, 112))
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        """Places (B, 80, 17, 8, 8) and paths (B, 128, 5, 4, 4)."""
-        before = torch.cat([rgb[:, :, :1], rgb[:, :, :1], rgb[:, :, :-2]], dim=2)
+        """Places (B, 80, 9, 8, 8) and paths (B, 112, 5, 4, 4)."""
+        rgb = rgb[:, :, ::2]
+        before = torch.cat([rgb[:, :, :1], rgb[:, :, :-1]], dim=2)
         both = torch.cat([rgb, 2 * (rgb - before)], dim=1).transpose(1, 2).flatten(0, 1)
         seen = self.frame(both.contiguous(memory_format=torch.channels_last))
         places = seen.unflatten(0, (len(rgb), -1)).transpose(1, 2)
@@ -82,7 +83,7 @@ class FrameEye(nn.Module):
 
 
 class GroupEye(nn.Module):
-    """Space and time by turns from the first layer on: (2 + 1)-D convolutions (Tran et al. 2018), half the frame rate."""
+    """Space and time by turns from the first layer on: (2 + 1)-D convolutions (Tran et al. 2018)."""
 
     widths = (96, 128)
 

@@ -13,6 +13,7 @@ from cinecanvas.errors import CinecanvasError, Unsupported
 from cinecanvas.model import Card, Model
 from cinecanvas.world.captions import Reading, read
 
+_NOUNS = ("shape", "colour", "floor")  # the slots that say what can be shown
 GROUP = "cinecanvas.models"
 OURS = {"diorama": "cinecanvas.models.diorama:register", "toy": "cinecanvas.models.toy:register"}
 
@@ -86,13 +87,16 @@ def understood(card: Card, prompt: str) -> Reading | None:
 
 
 def advice(card: Card, reading: Reading | None) -> str:
-    """One line for a prompt of which little or nothing was understood, naming what would serve; else ""."""
-    if reading is None or len(reading.values) > len(reading.ignored):
+    """One line that names what would serve, if the subject or most of the words were not understood; else ""."""
+    if reading is None:
         return ""
-    known = "; ".join(f"{slot}: {', '.join(values)}" for slot, values in card.words.items() if slot in _NOUNS)
+    lost = "shape" in card.words and "shape" not in reading.values and reading.ignored
+    if not lost and len(reading.values) > len(reading.ignored):
+        return ""
+    known = "; ".join(f"{slot}: {', '.join(card.words[slot])}" for slot in _NOUNS if slot in card.words)
     world = f" ({known})" if known else ""
-    share = "little" if reading.values else "nothing"
-    return f"{card.name} understood {share} of this prompt: it knows only its miniature world{world}. {elsewhere()}"
+    share = f"only: {', '.join(reading.words.values())}" if reading.values else "nothing"
+    return f"{card.name} knows only its miniature world{world}; of this prompt it understood {share}. {elsewhere()}"
 
 
 def elsewhere() -> str:
@@ -102,9 +106,6 @@ def elsewhere() -> str:
         return f"For any other subject: {' or '.join(f'--model {public.name}' for public in here)}."
     titles = " or ".join(public.title for public in PUBLIC)
     return f"A public model such as {titles} would show any subject, but its adapter is not in this version yet."
-
-
-_NOUNS = ("shape", "floor", "colour")
 
 
 @functools.lru_cache(maxsize=1)
