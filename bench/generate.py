@@ -1,6 +1,6 @@
 """Seconds of prepare, denoise and decode, and peak memory, for clips of several lengths; each in a fresh process.
 
-    python bench/generate.py --seconds 1 2 4 8 --runs 3 [--model diorama] [--quality standard] [--json]
+python bench/generate.py --seconds 1 2 4 8 --runs 3 [--model diorama] [--quality standard] [--json]
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def one(model: str, seconds: float, quality: str) -> dict[str, float]:
     from cinecanvas.request import text_to_video
 
     with tempfile.TemporaryDirectory() as folder:
-        request = text_to_video("a red ball bounces on grass at sunset", seconds=seconds, model=model, quality=quality, seed=1)
+        request = text_to_video(
+            "a red ball bounces on grass at sunset", seconds=seconds, model=model, quality=quality, seed=1
+        )
         imported = time.perf_counter() - begun
         *_, last = generate(request, out=Path(folder) / "clip.mp4")
     assert isinstance(last, Done)
@@ -48,7 +50,10 @@ def main() -> None:
     rows = []
     for seconds in args.seconds:
         command = [sys.executable, __file__, "--once", str(seconds), "--model", args.model, "--quality", args.quality]
-        runs = [json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(args.runs)]
+        runs = [
+            json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            for _ in range(args.runs)
+        ]
         median = {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
         spread = [round(f(run["whole"] for run in runs), 2) for f in (min, max)]
         rows.append({"seconds": seconds, **median, "whole_min_max": spread})

@@ -1,6 +1,6 @@
 """Training speed: clips per second and model FLOP per second of one step, for each extent of a preset.
 
-    python bench/train.py --preset cpu --steps 8 [--eager] [--json]
+python bench/train.py --preset cpu --steps 8 [--eager] [--json]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cinecanvas.train.recipes import RECIPES, Bucket
 
 
 def flops(shape: DiTShape, parameters: int, cells: int, words: int) -> float:
-    """Of one training example: 6 per parameter and cell, and 12 width (cells + words) per cell and block for attention."""
+    """Of one example: 6 per parameter and cell, and 12 width (cells + words) per cell and block for attention."""
     return 6.0 * parameters * cells + 12.0 * shape.width * (cells + words) * cells * shape.depth
 
 
@@ -64,7 +64,11 @@ def main() -> None:
         if args.eager:
             run.recipe = run.recipe.model_copy(update={"compiled": False})
         rows = [measure(run, bucket, args.steps) for bucket in run.recipe.buckets]
-    facts = {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    facts = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
     if args.json:
         print(json.dumps({"facts": facts, "rows": rows}))
         return

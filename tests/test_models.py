@@ -114,7 +114,9 @@ def test_unknown_words_are_told_apart_by_their_pieces() -> None:
 def test_a_fill_keeps_known_latents_bit_equal() -> None:
     family, pixels = little(), torch.rand(1, 3, 1, 32, 48) * 2 - 1
     cond = family.prepare(canvas().place("video", pixels), ["red ball"])
-    *_, last = fill(guided(family, 2.0), guided(family, 2.0).prepare(canvas().place("video", pixels), ["red ball"]), full(3), seed=1)
+    *_, last = fill(
+        guided(family, 2.0), guided(family, 2.0).prepare(canvas().place("video", pixels), ["red ball"]), full(3), seed=1
+    )
     assert torch.equal(last.z["video"][:, :, 0], cond.canvas.tracks["video"].x[:, :, 0])
 
 

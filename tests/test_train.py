@@ -25,12 +25,12 @@ def test_a_run_that_was_stopped_goes_on_and_its_export_fills_a_canvas(tmp_path) 
                 break
     stopped = trainer.start("tiny", 1, tmp_path, True)
     assert stopped.optimizer.steps >= 20
-    last = None
-    for last in trainer.train("tiny", minutes=0.4, out=tmp_path, resume=True):
-        pass
-    assert last is not None and last.phase == "exported" and last.step > stopped.optimizer.steps
+    *_, last = trainer.train("tiny", minutes=0.4, out=tmp_path, resume=True)
+    assert last.phase == "exported" and last.step > stopped.optimizer.steps
     family = diorama.load(tmp_path / "export")
-    cond = family.prepare(Canvas({"video": Track.blank(Grid(frames=5, height=32, width=32, fps=8), channels=3)}), ["red"])
+    cond = family.prepare(
+        Canvas({"video": Track.blank(Grid(frames=5, height=32, width=32, fps=8), channels=3)}), ["red"]
+    )
     *_, filled = fill(family, cond, full(2), seed=0)
     assert [frames.rgb.shape for frames in family.decode(filled.z)] == [(1, 32, 32, 3), (4, 32, 32, 3)]
     assert (tmp_path / "journal.jsonl").exists() and list((tmp_path / "sheets").glob("*.png"))
@@ -43,7 +43,10 @@ def test_the_transformer_learns_what_is_always_true() -> None:
 
     torch.manual_seed(0)
     network = torch.nn.ModuleDict(
-        {"text": TextEncoder(["a"], 32), "dit": DiT(DiTShape(channels=2, width=32, depth=1, heads=1, rank=8, text_width=32))}
+        {
+            "text": TextEncoder(["a"], 32),
+            "dit": DiT(DiTShape(channels=2, width=32, depth=1, heads=1, rank=8, text_width=32)),
+        }
     )
     optimizer = Optimizer(network, muon_rate=0.02, adam_rate=5e-3, ema=0.9)
     sigma, hole = torch.full((16, 1, 1, 2, 2), 0.6), torch.ones(16, 1, 1, 2, 2)

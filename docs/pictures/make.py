@@ -56,7 +56,9 @@ def tasks(model: Model) -> Image.Image:
     rgb = pixels.movedim(-1, 1).float() / 127.5 - 1
     prompt = caption(scene, 0, style="plain").text
     whole = torch.zeros(17, 64, 64, dtype=torch.bool)
-    known = {name: whole.clone() for name in ("image to video", "first and last", "extend", "extend backward", "outpaint")}
+    known = {
+        name: whole.clone() for name in ("image to video", "first and last", "extend", "extend backward", "outpaint")
+    }
     known["image to video"][0] = True
     known["first and last"][[0, *range(13, 17)]] = True
     known["extend"][:9] = True

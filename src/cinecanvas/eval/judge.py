@@ -28,7 +28,7 @@ LOOKS = ("floor", "sky", "colour", "shape")  # read from places; motion and came
 FRAMES, SIDE, FPS = 17, 64, 8.0  # what a judge sees, whatever the clip was: px and 1/s
 Eye = Literal["frames", "groups"]
 DIGESTS: dict[str, str] = {
-    "judge-groups-00001.safetensors": "sha256:c1c5e50158e05ea4662f95a3efd3e06fc42f818714aaa377bbf706f00cb21751",
+    "judge-groups-00001.safetensors": "sha256:d31c783114a9c4df76599d293a4a5fc592988f6b8056b67472445f29ece9dc3c",
 }  # of the shipped judges
 
 

@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bank", type=Path, help="keep the rendered clips in this file, for the next judge")
     parser.add_argument("--out", type=Path, required=True, help="folder")
-    parser.add_argument("--audit", type=int, default=600, metavar="N", help="clips of the audit at the end")
+    parser.add_argument("--audit", type=int, default=600, metavar="N", help="clips of the audit of all judges there")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(asked.seed)
@@ -154,7 +154,8 @@ def main() -> None:
             saved = time.monotonic()
     path = save(asked.out, judge, facts={"command": command, "steps": now.step})
     print(path)
-    for name, row in audit(judges(asked.out), clips=asked.audit).items():
+    found = audit(judges(asked.out), clips=asked.audit) if asked.audit else {}
+    for name, row in found.items():
         print(f"{name:12}", "  ".join(f"{slot} {share:.3f}" for slot, share in row.items()))
 
 

@@ -1,8 +1,9 @@
-"""Pixels to cells and back: a linear code that is exact enough from the first second, and a decoder that sees across cells.
+"""Pixels to cells and back: a linear code, exact enough from the first second, and a decoder that sees across cells.
 
-A cell is 4 frames x 16 x 16 px (the first cell in time: one frame, repeated). The encoder is its principal components, so it
-needs no training and nothing leaks between cells; the decoder adds a learned residual, which looks at the neighbours and at
-the group of frames before, hides the seams, and forgives noise in the latents (the last denoising step, as in LTX-Video).
+A cell is 4 frames x 16 x 16 px (the first cell in time: one frame, repeated). The encoder is its principal components,
+so it needs no training and nothing leaks between cells; the decoder adds a learned residual, which looks at the
+neighbours and at the group of frames before, hides the seams, and forgives noise in the latents (the last denoising
+step, as in LTX-Video).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Autoencoder(nn.Module):
 
 
 class Residual(nn.Module):
-    """What the linear code misses, from the cells of one group and the features of the group before (MemBlock, after taehv)."""
+    """What the linear code misses, from a group's cells and features of the group before (MemBlock, after taehv)."""
 
     def __init__(self, shape: CodeShape) -> None:
         super().__init__()
@@ -87,11 +88,10 @@ class Residual(nn.Module):
         self.to_fine = nn.Conv2d(mid, fine * 4, 1)
         self.fine = nn.Sequential(ConvBlock(fine), ConvBlock(fine))
         # a norm before the last convolution: without it a high rate killed every activation in 40 steps
-        self.leave = nn.Sequential(nn.GroupNorm(8, fine), nn.Conv2d(fine, 3 * t * (y // 4) * (x // 4), 3, padding=1))
-        nn.init.zeros_(self.leave[1].weight)
-        nn.init.zeros_(self.leave[1].bias)
-        nn.init.zeros_(self.remember.weight)
-        nn.init.zeros_(self.remember.bias)
+        last = nn.Conv2d(fine, 3 * t * (y // 4) * (x // 4), 3, padding=1)
+        self.leave = nn.Sequential(nn.GroupNorm(8, fine), last)
+        for parameter in (*last.parameters(), *self.remember.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, cells: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
         """Components (B, C, H', W') and memory (B, D, H', W') to RGB (B, 3 t, H, W) and the next memory."""
@@ -118,10 +118,12 @@ class ConvBlock(nn.Module):
 
 
 def to_cells(rgb: Tensor, strides: tuple[int, int, int]) -> Tensor:
-    """RGB (B, 3, 1 + t k, H, W) to cells (B, T', H', W', 3 t y x); the first frame fills a cell of its own, repeated."""
+    """RGB (B, 3, 1 + t k, H, W) to cells (B, T', H', W', 3 t y x); the first frame, repeated, fills its own cell."""
     t, y, x = strides
     b, _, frames, height, width = rgb.shape
-    assert (frames - 1) % t == 0 and height % y == 0 and width % x == 0, f"{tuple(rgb.shape)} does not divide into {strides}"
+    assert (frames - 1) % t == 0 and height % y == 0 and width % x == 0, (
+        f"{tuple(rgb.shape)} does not divide into {strides}"
+    )
     padded = torch.cat([rgb[:, :, :1].expand(-1, -1, t, -1, -1), rgb[:, :, 1:]], dim=2)
     split = padded.view(b, 3, -1, t, height // y, y, width // x, x)
     return split.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)

@@ -1,4 +1,4 @@
-"""Our own family: linear-skip autoencoder, word table and diffusion transformer, joined as a Model; it knows a miniature world."""
+"""Our own family: linear-skip autoencoder, word table and diffusion transformer; it knows a miniature world."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Diorama:
         self.card, self.autoencoder, self.text, self.dit = card, autoencoder, text, dit
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> DioramaConditioning:
-        """Pixel canvas (B videos of RGB in [-1, 1]) and B prompts to latents; an unknown pixel makes its whole cell a hole."""
+        """Pixel canvas (B videos, RGB in [-1, 1]) and B prompts to latents; one unknown pixel makes its cell a hole."""
         import torch
 
         with torch.inference_mode():
@@ -105,9 +105,13 @@ def load(folder: Path) -> Diorama:
     model = build(card, facts)
     try:
         for name, part in parts(model).items():
-            part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
+            part.load_state_dict(
+                {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            )
     except RuntimeError as error:
-        raise BadWeights("The weights of diorama do not fit their own description", do="Install cinecanvas again") from error
+        raise BadWeights(
+            "The weights of diorama do not fit their own description", do="Install cinecanvas again"
+        ) from error
     model.dit.to(torch.bfloat16)
     model.dit.variance = tensors["dit.variance"]
     model.text.to(torch.bfloat16)

@@ -29,7 +29,7 @@ class DiTShape(BaseModel):
 
 
 class DiT(nn.Module):
-    """x0 from z under per-cell noise; starts as the best linear estimate per channel and learns what words and neighbours add."""
+    """x0 from z under per-cell noise: the best linear estimate per channel, and what words and neighbours add to it."""
 
     variance: Tensor
 
@@ -72,7 +72,8 @@ class DiT(nn.Module):
 
     def read(self, states: Tensor, padding: Tensor) -> Words:
         """Text states (B, M, D) to what every block needs of them, once per canvas."""
-        return Words(states, mask_bias(padding), tuple(block.keys_of(states) for block in self.blocks))
+        keys = [block.keys_of(states) for block in self.blocks if isinstance(block, Block)]
+        return Words(states, mask_bias(padding), tuple(keys))
 
 
 class Words:
@@ -83,10 +84,10 @@ class Words:
 
 
 def preconditioning(sigma: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """skip, scale, total for x0 = skip * z + scale * network(z / total), after EDM (Karras et al. 2022) for the flow path.
+    """skip, scale, total for x0 = skip * z + scale * network(z / total): EDM (Karras et al. 2022) on the flow path.
 
-    With z = (1 - s) x + s e and Var x = v per channel: skip is the Wiener gain (1 - s) v / ((1 - s)^2 v + s^2), scale the
-    deviation that the gain leaves, total the deviation of z. At s = 0 skip is 1 and scale 0: a known cell passes exactly.
+    With z = (1 - s) x + s e and Var x = v per channel, skip is the Wiener gain (1 - s) v / ((1 - s)^2 v + s^2), scale
+    the deviation that the gain leaves, total that of z. At s = 0 skip is 1 and scale 0: a known cell passes exactly.
     """
     power = (1 - sigma) ** 2 * variance + sigma**2
     return (1 - sigma) * variance / power, sigma * (variance / power).sqrt(), power.sqrt()
@@ -95,13 +96,13 @@ def preconditioning(sigma: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Te
 def lattice(t: int, h: int, w: int, *, stride: int, start: int) -> Tensor:
     """Positions (L, 3) in cells: t at the middle of the frames a cell holds, y and x from the middle of the picture."""
     cell = torch.arange(start, start + t, dtype=torch.float32)
-    # cell 0 holds frame 0; cell k holds frames 1 + (k - 1) * stride .. k * stride, whose middle is k - 0.5 + 0.5 / stride
+    # cell 0 is frame 0; cell k holds frames 1 + (k - 1) * stride .. k * stride: middle k - 0.5 + 0.5 / stride
     times = torch.where(cell == 0, 0.0, cell - 0.5 + 0.5 / stride)
     ys, xs = (torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in (h, w))
     return torch.stack(torch.meshgrid(times, ys, xs, indexing="ij"), dim=-1).view(-1, 3)
 
 
 def place_features(positions: Tensor) -> Tensor:
-    """Absolute place (L, 36): rotary attention is relative, but the horizon is not; time saturates, so clips may be longer."""
+    """Absolute place (L, 36): rotary attention is relative, the horizon is not; time saturates for long clips."""
     t, y, x = positions.unbind(-1)
     return torch.cat([fourier(axis, 6, base=0.2) for axis in (t.clamp(max=8), y, x)], dim=-1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """One transformer block: attention over cells and words, then SwiGLU, both scaled and gated per cell by its noise level."""
+    """Attention over cells and words, then SwiGLU, both scaled and gated per cell by its noise level."""
 
     def __init__(self, width: int, heads: int, rank: int, text_width: int) -> None:
         super().__init__()
@@ -33,7 +33,9 @@ class Block(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.down.weight)
 
-    def forward(self, x_BLD: Tensor, mod_BLR: Tensor, text_kv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(
+        self, x_BLD: Tensor, mod_BLR: Tensor, text_kv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor
+    ) -> Tensor:
         """text_kv (2, B, H, M, E) from `keys_of`; bias (B, 1, 1, L+M) additive; cos, sin (L, E)."""
         scale_a, gate_a, scale_m, gate_m = self.modulate(mod_BLR).chunk(4, dim=-1)
         q, k, v = heads_of(self.qkv(norm(x_BLD) * (1 + scale_a)), 3, self.heads)
@@ -62,7 +64,7 @@ def heads_of(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Softmax attention (B, H, L, E); written out on the CPU, where the fused kernel's backward was 30 % of a training step."""
+    """Softmax attention (B, H, L, E); written out on CPUs, where the fused backward took 30 % of a training step."""
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
     logits = torch.matmul(q, k.transpose(-1, -2)) * (1 / math.sqrt(q.shape[-1])) + bias.to(q.dtype)
@@ -76,15 +78,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rope(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """cos, sin (L, width / 2) for positions (L, 3) in cells: a quarter of the pairs turns with t, the rest with y and x.
+    """cos, sin (L, width / 2) for positions (L, 3) in cells: a quarter of the pairs turns with t, the rest with y, x.
 
     Wavelengths run from 2 to 64 cells; positions are true coordinates, so size, shape and length stay free.
     """
     pairs = width // 2
     share = (pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8)
     angles = [
-        positions[:, axis, None] * (2 * math.pi / torch.logspace(1, 6, n, base=2.0))
-        for axis, n in enumerate(share)
+        positions[:, axis, None] * (2 * math.pi / torch.logspace(1, 6, n, base=2.0)) for axis, n in enumerate(share)
     ]
     angle = torch.cat(angles, dim=1)
     return angle.cos(), angle.sin()

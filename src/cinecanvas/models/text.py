@@ -18,9 +18,11 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 
 class TextEncoder(nn.Module):
-    """B sentences to states (B, M, D) and where they are words (B, M): word row + mean of its hashed n-gram rows, then blocks."""
+    """B sentences to states (B, 1 + M, D): each word's row plus the mean of its hashed n-gram rows, then blocks."""
 
-    def __init__(self, vocabulary: Sequence[str], width: int, *, buckets: int = 2048, blocks: int = 2, heads: int = 4) -> None:
+    def __init__(
+        self, vocabulary: Sequence[str], width: int, *, buckets: int = 2048, blocks: int = 2, heads: int = 4
+    ) -> None:
         super().__init__()
         self.vocabulary = tuple(vocabulary)
         self.index = {word: i + 1 for i, word in enumerate(self.vocabulary)}  # 0: a word that was never seen
@@ -47,7 +49,7 @@ class TextEncoder(nn.Module):
         return ids, pieces
 
     def forward(self, ids: Tensor, pieces: Tensor, *, forget: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """States (B, 1 + M, D), the first being the sentence's own, and padding (B, 1 + M), True where there is no word.
+        """States (B, 1 + M, D), the first the sentence's own, and padding (B, 1 + M), True where there is no word.
 
         `forget` (B, M) bool drops the word's own row, so that sub-words learn to stand alone for words never seen.
         """

@@ -1,4 +1,4 @@
-"""The bank: scenes rendered once, kept as latents with the words that may describe them, in files that a resumed run finds again."""
+"""The bank: scenes rendered once, kept as latents with the sentences that may describe them."""
 
 from __future__ import annotations
 

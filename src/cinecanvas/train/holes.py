@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,7 +29,7 @@ class Noise(NamedTuple):
     hole: Tensor
 
 
-def draw(batch: int, cells: tuple[int, int, int], *, mean: float, generator: torch.Generator) -> Noise:
+def draw(batch: int, cells: Sequence[int], *, mean: float, generator: torch.Generator) -> Noise:
     """B canvases of T x H x W cells; `mean` of the logit-normal noise level (Esser et al. 2024)."""
     names = list(MIX)
     picks = torch.multinomial(torch.tensor(list(MIX.values())), batch, replacement=True, generator=generator)
@@ -36,8 +37,8 @@ def draw(batch: int, cells: tuple[int, int, int], *, mean: float, generator: tor
     return Noise(torch.stack([row.sigma for row in rows]), torch.stack([row.hole for row in rows]))
 
 
-def hole(task: str, cells: tuple[int, int, int], *, mean: float, generator: torch.Generator) -> Noise:
-    """One canvas (1, T, H, W): known cells are clean, or in a third of the cases slightly noisy, which stops drift later."""
+def hole(task: str, cells: Sequence[int], *, mean: float, generator: torch.Generator) -> Noise:
+    """One canvas (1, T, H, W): known cells are clean, or in a third of the cases slightly noisy against drift."""
     t, h, w = cells
     level = torch.sigmoid(mean + torch.randn(1, generator=generator))
     known = torch.zeros(1, t, h, w)

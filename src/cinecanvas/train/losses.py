@@ -9,7 +9,7 @@ MAX_WEIGHT = 16.0  # below sigma 0.25 a velocity loss would look at nothing but 
 
 
 def flow_loss(x0: Tensor, target: Tensor, sigma: Tensor, hole: Tensor) -> Tensor:
-    """mean of min(1 / s^2, 16) |x0 - x|^2 over the holes: the velocity loss of an x-predicting net (JiT, Li & He 2025)."""
+    """mean of min(1 / s^2, 16) |x0 - x|^2 over the holes: velocity loss of an x-predicting net (JiT, Li & He 2025)."""
     weight = hole * (1 / sigma.clamp(min=1e-4) ** 2).clamp(max=MAX_WEIGHT)
     error = (x0 - target).square().mean(1, keepdim=True)
     return (weight * error).sum() / hole.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""Muon for the matrices of the blocks, AdamW for the rest, and an exponential mean of it all; float32 masters, bf16 networks."""
+"""Muon for the matrices of the blocks, AdamW for the rest, and an exponential mean of all weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Optimizer:
-    """Holds float32 masters of a bf16 network; `step` reads the network's gradients, moves masters and EMA, writes back."""
+    """float32 masters of a bf16 network; `step` reads its gradients, moves masters and mean, and writes back."""
 
     def __init__(self, network: nn.Module, *, muon_rate: float, adam_rate: float, ema: float) -> None:
         self.live = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -69,7 +69,12 @@ class Optimizer:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`; the network receives the masters."""
-        for group, tensors in (("master", self.master), ("mean", self.mean), ("momentum", self.momentum), ("square", self.square)):
+        for group, tensors in (
+            ("master", self.master),
+            ("mean", self.mean),
+            ("momentum", self.momentum),
+            ("square", self.square),
+        ):
             for name, value in tensors.items():
                 value.copy_(state[f"{group}/{name}"])
         self.steps = int(state["steps"])

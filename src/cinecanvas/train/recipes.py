@@ -14,7 +14,7 @@ Preset = Literal["tiny", "cpu", "gpu"]
 
 
 class Bucket(BaseModel):
-    """Clips of one extent: `frames` of `width` x `height` px, `count` of them in the bank, drawn with `share` of the batches."""
+    """Clips of one extent: `frames` of `width` x `height` px, `count` in the bank, in `share` of the batches."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""The training run: render, fit the code, learn stills, learn clips; every phase resumes, and the export is a working family."""
+"""The training run: render, fit the code, learn stills, learn clips, export; every phase resumes."""
 
 from __future__ import annotations
 
@@ -70,8 +70,10 @@ class Run:
 
 
 def train(preset: str, *, minutes: float, out: Path, resume: bool = False) -> Iterator[Progress]:
-    """Run for `minutes` of wall time and export into out/export; `resume` goes on where the folder's run stopped, and then
-    spends all that is left on clips. Closing the generator saves a checkpoint first."""
+    """Run for `minutes` of wall time and export into out/export; `resume` goes on where the folder's run stopped.
+
+    All the time that is left after the phases before goes to clips. Closing the generator saves a checkpoint first.
+    """
     if preset not in RECIPES:
         raise BadRequest(f"There is no preset {preset!r}", f"Possible are {', '.join(RECIPES)}")
     if not 0.2 <= minutes <= 100_000:
@@ -101,7 +103,9 @@ def start(preset: str, minutes: float, out: Path, resume: bool) -> Run:
             raise BadRequest(f"There is no run in {out.name} to resume", do="Leave --resume away to start one")
         recipe = Recipe.model_validate_json((out / "recipe.json").read_text())
     elif (out / "recipe.json").exists():
-        raise BadRequest(f"The folder {out.name} already holds a run", do="Add --resume to go on with it, or choose another --out")
+        raise BadRequest(
+            f"The folder {out.name} already holds a run", do="Add --resume to go on with it, or choose another --out"
+        )
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(recipe.model_dump_json(indent=1))
     code = Autoencoder(recipe.code).to(recipe.device)
@@ -130,7 +134,7 @@ def prepare_code(run: Run) -> Iterator[Progress]:
     """Render the clips whose pixels are kept, fit the principal components on their cells."""
     if (run.folder / "code.safetensors").exists():
         return
-    buckets = [b for b in run.recipe.buckets]
+    buckets = run.recipe.buckets
     cells = []
     for index, bucket in enumerate(buckets):
         wanted = max(1, round(run.recipe.code_clips * (bucket.share if bucket.frames > 1 else 0.2) / data.CHUNK))
@@ -152,7 +156,12 @@ def prepare_code(run: Run) -> Iterator[Progress]:
     run.code.scale.copy_(scale)
     adopt_code(run, {**run.code.state_dict(), "variance": variance})
     save_code(run)
-    yield Progress("code", 1.0, 0.0, note=f"{run.recipe.code.channels} components, variance {variance[0]:.1f} .. {variance[-1]:.2f}")
+    yield Progress(
+        "code",
+        1.0,
+        0.0,
+        note=f"{run.recipe.code.channels} components, variance {variance[0]:.1f} .. {variance[-1]:.2f}",
+    )
 
 
 def render_bank(run: Run, *, still: bool) -> Iterator[Progress]:
@@ -200,7 +209,9 @@ def learn(run: Run, phase: str, *, limit: float, deadline: float) -> Iterator[Pr
             checkpoint(run)
             saved = now
         if now - looked > LOOK_EVERY:
-            yield Progress(phase, (now - begun) / length, length - (now - begun), run.optimizer.steps, smooth, note=look(run))
+            yield Progress(
+                phase, (now - begun) / length, length - (now - begun), run.optimizer.steps, smooth, note=look(run)
+            )
             looked = clock = time.monotonic()
             seen = 0
     checkpoint(run)
@@ -216,7 +227,7 @@ def train_step(run: Run, forward: Forward, bank: data.Examples, bucket: Bucket, 
     ids = ids.masked_fill(torch.rand(bucket.batch, 1, generator=g) < recipe.unconditional, -1)
     forget = torch.rand(ids.shape, generator=g) < recipe.forget
     still = bucket.frames == 1
-    noise = holes.draw(bucket.batch, tuple(x.shape[2:]), mean=recipe.noise_still if still else recipe.noise_clip, generator=g)
+    noise = holes.draw(bucket.batch, x.shape[2:], mean=recipe.noise_still if still else recipe.noise_clip, generator=g)
     sigma, hole = noise.sigma.to(recipe.device), noise.hole.to(recipe.device)
     z = (1 - sigma) * x + sigma * torch.randn(x.shape, generator=g).to(recipe.device)
     ids, forget = ids.to(recipe.device), forget.to(recipe.device)
@@ -229,7 +240,7 @@ def train_step(run: Run, forward: Forward, bank: data.Examples, bucket: Bucket, 
 
 
 class Forward:
-    """Words and noisy cells to x0, with the blocks compiled where a compiler is at hand (measured: 1.25x on two cores)."""
+    """Words and noisy cells to x0."""
 
     def __init__(self, text: TextEncoder, dit: DiT) -> None:
         self.text, self.dit = text, dit
@@ -251,7 +262,7 @@ def compiled_forward(run: Run) -> Forward:
 
 
 def learn_decoder(run: Run) -> Iterator[Progress]:
-    """Train the decoder's residual on latents that are a little noisy, so that it repairs what the transformer leaves."""
+    """Train the decoder's residual on latents a little noisy, so that it repairs what the transformer leaves."""
     limit = 60 * run.recipe.code_minutes
     begun, before = time.monotonic(), run.spent.get("decoder", 0.0)
     if before >= limit:
@@ -324,7 +335,7 @@ def family_of(run: Run) -> diorama.Diorama:
 
 
 def look(run: Run) -> str:
-    """Validate the averaged weights and draw a sample sheet; returns the figures as one line and appends them to the journal."""
+    """Validate the averaged weights and draw a sample sheet; the figures as one line, and appended to the journal."""
     family = family_of(run)
     figures = validate(family, run.recipe, run.folder)
     sample_sheet(family, run.recipe, run.folder / "sheets" / f"{run.optimizer.steps:06d}.png")

@@ -1,4 +1,4 @@
-"""How a run is going, exactly: error by noise level and by hole pattern on scenes it never saw, and a sheet to look at."""
+"""How a run is going: error by noise level and by hole pattern on scenes it never saw, and a sheet to look at."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def describe(recipe: Recipe) -> Card:
     clips = [b for b in recipe.buckets if b.frames > 1]
     first = clips[0]
     sizes = tuple(dict.fromkeys((b.width, b.height) for b in clips))
-    exact = "text_to_image text_to_video image_to_video first_last keyframes extend extend_backward retake inpaint outpaint edit"
+    exact = "text_to_image text_to_video image_to_video first_last keyframes extend extend_backward retake inpaint"
     return Card(
         name="diorama",
         title=f"Diorama, a miniature world of toy solids at {first.height} px",
         licence="Apache-2.0",
-        limits="Knows one object at a time in a rendered toy world; people, animals, text and real places are beyond it.",
+        limits="Knows one object at a time in a rendered toy world; people, animals and real places are beyond it.",
         channels=recipe.code.channels,
         strides=recipe.code.strides,
         sizes=sizes,
@@ -59,7 +59,7 @@ def describe(recipe: Recipe) -> Card:
         seconds=first.frames / recipe.fps,
         max_seconds=8.2,
         max_cells=4096,
-        tasks=dict.fromkeys(exact.split(), "exact"),
+        tasks=dict.fromkeys(f"{exact} outpaint edit".split(), "exact"),
         orders=("full", "causal", "pyramid"),
         recipes={
             "draft": Sampling(steps=6, guidance=2.5, shift=2.0),
@@ -78,7 +78,7 @@ def describe(recipe: Recipe) -> Card:
 
 
 def validate(family: Diorama, recipe: Recipe, folder: Path) -> dict[str, float]:
-    """x0 error (latent variance 1) with nothing known at four noise levels, and on the holes of four tasks at sigma 0.8."""
+    """x0 error (latent variance 1): nothing known at four noise levels, and the holes of four tasks at sigma 0.8."""
     latents, texts = held_back(family, recipe, folder)
     g = torch.Generator().manual_seed(7)
     eps = torch.randn(latents.shape, generator=g)
@@ -89,7 +89,7 @@ def validate(family: Diorama, recipe: Recipe, folder: Path) -> dict[str, float]:
             sigma = torch.full((len(latents), 1, *latents.shape[2:]), level)
             figures[f"s{level:g}"] = _error(family, latents, eps, sigma, torch.ones_like(sigma), words)
         for task in PATTERNS:
-            hole = holes.hole(task, tuple(latents.shape[2:]), mean=0.0, generator=g).hole
+            hole = holes.hole(task, latents.shape[2:], mean=0.0, generator=g).hole
             hole = hole.expand(len(latents), -1, -1, -1, -1)
             figures[task] = _error(family, latents, eps, 0.8 * hole, hole, words)
     return figures
