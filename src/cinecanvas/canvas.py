@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from cinecanvas.grid import Grid
+from cinecanvas.request import Role
 from cinecanvas.schedule import Schedule
 
 Tensors = dict[str, Tensor]  # one tensor per track, by the track's name
-Role = Literal["content", "reference", "control", "sound"]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cinecanvas.request import Quality
+
 if TYPE_CHECKING:  # the server reads Cards on machines without torch
     import numpy as np
 
     from cinecanvas.canvas import Canvas, Tensors
 
 Fidelity = Literal["exact", "approximate"]
-Quality = Literal["draft", "standard", "best"]
 
 
 class Frames(NamedTuple):
@@ -81,6 +82,7 @@ class Card(BaseModel):
     strides: tuple[int, int, int] = (1, 1, 1)
     causal: bool = True
     sizes: tuple[tuple[int, int], ...] = ()  # (width, height) px that it was trained on; the first is its own
+    display: int = Field(default=1, ge=1)  # times that a picture is enlarged when no size in pixels was asked
     fps: float = 8.0
     seconds: float = 2.0  # its natural length
     max_seconds: float = 2.0

@@ -124,7 +124,7 @@ def plan(request: Request, card: Card, *, budget: Budget = Budget(), pace: Pace 
     _check_tasks(request, card)
     recipe = _recipe(request, card)
     grid = _grid(request, card)
-    crop, size = _frame(request, grid)
+    crop, size = _frame(request, card, grid)
     fps = request.fps or grid.fps
     frames = max(1, round((grid.seconds if request.seconds is None else request.seconds) * fps))
     cells = math.prod(grid.cells)
@@ -245,18 +245,18 @@ def _nearest(request: Request, card: Card) -> tuple[int, int]:
     return best
 
 
-def _frame(request: Request, grid: Grid) -> tuple[tuple[int, int], tuple[int, int]]:
+def _frame(request: Request, card: Card, grid: Grid) -> tuple[tuple[int, int], tuple[int, int]]:
     """(crop, size), each (width, height) px: what is cut from the middle of a frame, and what the file holds."""
     ratio = request.ratio
     if ratio is None:
-        return (grid.width, grid.height), (grid.width, grid.height)
+        return (grid.width, grid.height), (grid.width * card.display, grid.height * card.display)
     wide, tall = grid.width, grid.height
     crop = min(wide, max(1, round(tall * ratio))), min(tall, max(1, round(wide / ratio)))
     if request.width is not None and request.height is not None:
         return crop, (request.width, request.height)
     # H.264 holds even sides only: rather a pixel less than one stretched
     even = max(2, crop[0] - crop[0] % 2), max(2, crop[1] - crop[1] % 2)
-    return even, even
+    return even, (even[0] * card.display, even[1] * card.display)
 
 
 def _pass(request: Request, card: Card, recipe: Recipe, grid: Grid, *, seed: int) -> Pass:

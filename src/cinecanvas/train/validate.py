@@ -55,6 +55,7 @@ def describe(recipe: Recipe) -> Card:
         channels=recipe.code.channels,
         strides=recipe.code.strides,
         sizes=sizes,
+        display=max(1, 256 // first.height),
         fps=recipe.fps,
         seconds=first.frames / recipe.fps,
         max_seconds=8.2,
