@@ -1,4 +1,4 @@
-"""What the docs show is what runs: every Python block of README, tutorial and concepts, in order, in one process a page."""
+"""What the docs show is what runs: the Python blocks of a page, in order, in a fresh process."""
 
 from __future__ import annotations
 

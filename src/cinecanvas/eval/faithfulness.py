@@ -47,7 +47,7 @@ class Sitting:
     generated: Tensor
     rendered: Tensor
     frozen: Tensor  # the rendered first frame, repeated
-    apart: Tensor  # (B,) whether the judges disagree somewhere on the generated clip
+    agree: Tensor  # bool (B, judges - 1): whether each further judge reads the generated clip as the first one does
     sharpness: Tensor  # (B,) ln of the ratio generated : rendered, of the Laplacian's variance
     energy: Tensor  # (B,) the same of the mean change from frame to frame
 
@@ -117,7 +117,7 @@ def sitting(
         generated=verdicts(panel, shown),
         rendered=verdicts(panel, real),
         frozen=verdicts(panel, real[:, :, :1].expand_as(real)),
-        apart=(each != each[0]).flatten(2).any(0).any(1),
+        agree=(each[1:] == each[0]).all(2).T,
         sharpness=(sharpness(shown) / sharpness(real)).log(),
         energy=((energy(shown) + SOFT) / (energy(real) + SOFT)).log(),
     )
@@ -140,7 +140,8 @@ def report(
     scores.append(_share("all slots right", right.all(1), ceiling=_mean(real.all(1)), floor=chance))
     # a still earns what does not move: whoever beats it has made a video
     scores.append(_share("all slots right of a frozen truth", held.all(1)))
-    scores.append(_share("judges agree on all slots", ~whole.apart))
+    if whole.agree.shape[1]:
+        scores.append(_share("judges agree on all slots", whole.agree.all(1)))
     for name, logs in (("sharpness", whole.sharpness), ("motion energy", whole.energy)):
         scores += [_ratio(name, logs), _distance(f"{name}, off by", logs)]
     signed = {"command": command, "date": date}

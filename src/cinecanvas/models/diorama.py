@@ -13,6 +13,7 @@ from cinecanvas.errors import BadWeights
 from cinecanvas.model import Card, Frames, Model
 
 if TYPE_CHECKING:  # the Card is read on machines without torch
+    import torch
     from torch import Tensor
 
     from cinecanvas.canvas import Canvas, Tensors
@@ -46,8 +47,17 @@ class Diorama:
         import torch
 
         with torch.inference_mode():
-            states, padding = self.text(*self.text.tokens(text))
-            return DioramaConditioning(self._latents(canvas), self.dit.read(states, padding))
+            return DioramaConditioning(self._latents(canvas), self.read(text))
+
+    def read(self, text: Sequence[str]) -> Words:
+        """B sentences as the transformer reads them."""
+        ids, pieces = self.text.tokens(text)
+        return self.dit.read(*self.text(ids.to(self.device), pieces.to(self.device)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are; canvases are brought there, frames are brought back."""
+        return self.dit.variance.device
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: DioramaConditioning, *, to: Tensors | None = None) -> Tensors:
         """x0 of the video track (B, C, T', H', W'), float32."""
@@ -62,7 +72,7 @@ class Diorama:
 
         with torch.inference_mode():
             for rgb in self.autoencoder.stream(z["video"][:1]):
-                yield Frames(to_uint8(rgb[0]).movedim(0, -1).contiguous().numpy())
+                yield Frames(to_uint8(rgb[0]).movedim(0, -1).contiguous().cpu().numpy())
 
     def _latents(self, canvas: Canvas) -> Canvas:
         from dataclasses import replace
@@ -74,8 +84,8 @@ class Diorama:
         keep = latent_keep(track.keep, grid)
         x = track.x.new_zeros(len(keep), self.autoencoder.shape.channels, *grid.cells)
         if bool((keep > 0).any()):
-            x = self.autoencoder.encode(track.x)
-        return replace(canvas, tracks={"video": Track(x, keep, grid, track.start)})
+            x = self.autoencoder.encode(track.x.to(self.device))
+        return replace(canvas, tracks={"video": Track(x.to(self.device), keep.to(self.device), grid, track.start)})
 
 
 def to_uint8(rgb: Tensor) -> Tensor:

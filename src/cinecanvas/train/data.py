@@ -55,7 +55,7 @@ def pictures(seeds: range, bucket: Bucket, recipe: Recipe) -> tuple[list[Scene],
         compiled=recipe.device != "cpu",  # on a CPU chunks of one clip in the cache beat the compiler 5 to 1
         device=recipe.device,
     )
-    return scenes, torch.as_tensor(rendered.rgb)
+    return scenes, rendered.rgb.cpu()
 
 
 def to_rgb(pixels: Tensor) -> Tensor:
@@ -67,8 +67,9 @@ def encode(scenes: list[Scene], pixels: Tensor, code: Autoencoder, text: TextEnc
     """A chunk and its mirror image, as latents and sentences; `salt` makes the choice of words its own."""
     both = [*scenes, *(mirror(scene) for scene in scenes)]
     rgb = to_rgb(pixels)
-    latents = torch.cat([code.encode(part) for part in (*rgb.split(16), *rgb.flip(-1).split(16))])
-    return Examples(latents.half(), torch.stack([sentences(scene, salt + i, text) for i, scene in enumerate(both)]))
+    parts = (*rgb.split(16), *rgb.flip(-1).split(16))
+    latents = torch.cat([code.encode(part.to(code.mean.device)).half().cpu() for part in parts])
+    return Examples(latents, torch.stack([sentences(scene, salt + i, text) for i, scene in enumerate(both)]))
 
 
 def sentences(scene: Scene, salt: int, text: TextEncoder) -> Tensor:

@@ -1,0 +1,79 @@
+"""The weights inside the package: whole, small, and they show what a sentence says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import cinecanvas
+from cinecanvas.canvas import Canvas, Track
+from cinecanvas.eval.faithfulness import exam
+from cinecanvas.eval.judge import panel
+from cinecanvas.grid import Grid
+from cinecanvas.guidance import guided
+from cinecanvas.models.weights import digest_of
+from cinecanvas.sampler import fill
+from cinecanvas.schedule import full
+from cinecanvas.world.captions import SLOTS
+from cinecanvas.world.render import render
+from cinecanvas.world.scene import LEVELS, draw
+
+PACKAGE = Path(cinecanvas.__file__).parent
+SHIPPED = PACKAGE / "models" / "shipped" / "diorama"
+
+
+def test_the_shipped_weights_are_those_of_their_card() -> None:
+    card = cinecanvas.cards()["diorama"]
+    files = sorted(SHIPPED.glob("*.safetensors"))
+    assert {file.name: digest_of(file) for file in files} == card.digests
+    assert sum(file.stat().st_size for file in files) == card.bytes <= 40_000_000
+    assert card.scores and card.training and card.words
+
+
+def test_held_out_sentences_are_shown() -> None:
+    """A small paper of the exam; these bounds stand well below the Card's measured scores, chance is 1/4 and less."""
+    sittings = list(exam(cinecanvas.load("diorama"), panel(), prompts=16, quality="draft"))
+    right = torch.cat([s.generated == s.wanted for s in sittings]).float().mean(0)
+    share = dict(zip(SLOTS, right.tolist(), strict=True))
+    assert share["floor"] >= 0.7 and share["sky"] >= 0.7 and share["colour"] >= 0.6, share
+
+
+def test_a_known_first_frame_stays_and_the_rest_follows_it() -> None:
+    model = guided(cinecanvas.load("diorama"), 1.5)
+    pixels = render([draw(1_000_000_123, LEVELS["first"])], frames=17, height=64, width=64, fps=8).rgb
+    rgb = pixels.movedim(-1, 1).float() / 127.5 - 1
+    canvas = Canvas({"video": Track.blank(Grid(frames=17, height=64, width=64, fps=8), channels=3)})
+    cond = model.prepare(canvas.place("video", rgb[:, :, :1]), [""])
+    *_, last = fill(model, cond, full(6, shift=2.0), seed=0)
+    assert torch.equal(last.z["video"][:, :, 0], cond.canvas.tracks["video"].x[:, :, 0])
+    frames = torch.cat([torch.as_tensor(f.rgb) for f in model.decode(last.z)]).float()
+    other = render([draw(1_000_000_124, LEVELS["first"])], frames=1, height=64, width=64, fps=8).rgb[0, 0].float()
+    first = pixels[0, 0].float()
+    assert (frames[0] - first).abs().mean() < 8
+    assert (frames[8] - first).abs().mean() < (frames[8] - other).abs().mean()
+
+
+@pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
+def test_damaged_weights_are_one_line_and_exit_2(harm: str, tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "cinecanvas", ignore=shutil.ignore_patterns("__pycache__"))
+    (shard, *_) = sorted((tmp_path / "cinecanvas/models/shipped/diorama").glob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.unlink() if harm == "gone" else shard.write_bytes(data[: len(data) // 3] if harm == "cut" else data)
+    program = "import sys; from cinecanvas.cli import main; sys.exit(main())"
+    run = subprocess.run(
+        [sys.executable, "-c", program, "generate", "a red ball", "-o", str(tmp_path / "a.mp4")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "CINECANVAS_HOME": str(tmp_path / "home")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2 and not (tmp_path / "a.mp4").exists()
+    message = run.stderr.strip().splitlines()[-1]
+    assert "weights" in message and str(tmp_path) not in message and "Traceback" not in run.stderr
