@@ -17,6 +17,7 @@ import torch
 from cinecanvas.models.dit import DiTShape
 from cinecanvas.train import data, trainer
 from cinecanvas.train.recipes import RECIPES, Bucket
+from cinecanvas.train.run import Run, start
 
 
 def flops(shape: DiTShape, parameters: int, cells: int, words: int) -> float:
@@ -24,7 +25,7 @@ def flops(shape: DiTShape, parameters: int, cells: int, words: int) -> float:
     return 6.0 * parameters * cells + 12.0 * shape.width * (cells + words) * cells * shape.depth
 
 
-def measure(run: trainer.Run, bucket: Bucket, steps: int) -> dict[str, float | str]:
+def measure(run: Run, bucket: Bucket, steps: int) -> dict[str, float | str]:
     """Seconds of `steps` steps after two that warm up, on random latents of the bucket's extent."""
     t, y, x = run.recipe.code.strides
     cells = (1 + (bucket.frames - 1) // t, bucket.height // y, bucket.width // x)
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = trainer.start(args.preset, 100, Path(folder), False)
+        run = start(args.preset, 100, Path(folder), False)
         if args.eager:
             run.recipe = run.recipe.model_copy(update={"compiled": False})
         rows = [measure(run, bucket, args.steps) for bucket in run.recipe.buckets]

@@ -16,6 +16,7 @@ from cinecanvas.schedule import full
 from cinecanvas.train import holes, trainer
 from cinecanvas.train.losses import flow_loss
 from cinecanvas.train.optim import Optimizer, cooled, orthogonal
+from cinecanvas.train.run import start
 
 
 def test_a_run_that_was_stopped_goes_on_and_its_export_fills_a_canvas(tmp_path) -> None:
@@ -23,7 +24,7 @@ def test_a_run_that_was_stopped_goes_on_and_its_export_fills_a_canvas(tmp_path) 
         for progress in run:
             if progress.phase == "stills" and progress.step >= 20:
                 break
-    stopped = trainer.start("tiny", 1, tmp_path, True)
+    stopped = start("tiny", 1, tmp_path, True)
     assert stopped.optimizer.steps >= 20
     *_, last = trainer.train("tiny", minutes=0.4, out=tmp_path, resume=True)
     assert last.phase == "exported" and last.step > stopped.optimizer.steps
@@ -67,9 +68,9 @@ def test_the_transformer_learns_what_is_always_true() -> None:
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path) -> None:
     (tmp_path / "recipe.json").write_text("{}")
     with pytest.raises(BadRequest, match="already holds a run"):
-        trainer.start("tiny", 1, tmp_path, False)
+        start("tiny", 1, tmp_path, False)
     with pytest.raises(BadRequest, match="no run"):
-        trainer.start("tiny", 1, tmp_path / "empty", True)
+        start("tiny", 1, tmp_path / "empty", True)
 
 
 @pytest.mark.parametrize("task", list(holes.MIX))

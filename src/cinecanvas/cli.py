@@ -178,7 +178,7 @@ def models(
 @app.command()
 def train(
     family: Annotated[str, typer.Argument(help="What to train: diorama.", show_default=False)],
-    preset: Annotated[str, typer.Option(metavar="tiny|cpu|gpu", help="What the machine has; tiny is a rehearsal.")] = "cpu",
+    preset: Annotated[str, typer.Option(metavar="tiny|cpu|gpu", help="The machine; tiny is a rehearsal.")] = "cpu",
     minutes: Annotated[float, typer.Option(help="Wall time.")] = 120.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     out: Annotated[str, typer.Option("-o", "--out", help="The run's folder.", show_default="runs/FAMILY-PRESET")] = "",

@@ -46,6 +46,7 @@ class Recipe(BaseModel):
     compiled: bool = True  # blocks through the compiler where one is at hand: 1.25x on two cores, after half a minute
     code_clips: int = 1500  # clips whose pixels are kept for the decoder
     code_minutes: float = 8.0
+    polish_minutes: float = 6.0  # of the decoder again, at the end, on what the transformer makes
     stills_minutes: float = 20.0  # stills first, clips after (Emu Video's factorisation, Girdhar et al. 2023)
     clip_minutes: float = 90.0
     noise_still: float = 0.4  # mean of logit sigma: more cells share one layout, so more noise is needed to hide it
@@ -81,6 +82,7 @@ def cpu(minutes: float) -> Recipe:
         ),
         code_clips=int(min(1500, 12 * minutes + 64)),
         code_minutes=minutes * 0.07,
+        polish_minutes=minutes * 0.06,
         stills_minutes=minutes * 0.2,
         clip_minutes=minutes * 0.55,
     )
@@ -104,6 +106,7 @@ def gpu(minutes: float) -> Recipe:
             Bucket(frames=1, width=128, height=128, count=clips, share=0.05, batch=1024),
         ),
         code_minutes=minutes * 0.12,
+        polish_minutes=minutes * 0.08,
         stills_minutes=minutes * 0.12,
         clip_minutes=minutes * 0.6,
         noise_still=0.8,
@@ -128,6 +131,7 @@ def tiny(minutes: float) -> Recipe:
         compiled=False,
         code_clips=64,
         code_minutes=minutes * 0.1,
+        polish_minutes=minutes * 0.1,
         stills_minutes=minutes * 0.1,
         clip_minutes=minutes * 0.5,
     )

@@ -6,67 +6,36 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cinecanvas.errors import BadRequest
 from cinecanvas.models import diorama
-from cinecanvas.models.autoencoder import Autoencoder, principal_components, to_cells
+from cinecanvas.models.autoencoder import principal_components, to_cells
 from cinecanvas.models.dit import DiT
 from cinecanvas.models.text import TextEncoder
 from cinecanvas.train import data, holes
-from cinecanvas.train.losses import flow_loss, picture_loss
-from cinecanvas.train.optim import Optimizer, cooled
-from cinecanvas.train.recipes import RECIPES, Bucket, Recipe
-from cinecanvas.train.validate import describe, sample_sheet, validate
-from cinecanvas.world.captions import vocabulary
+from cinecanvas.train.decoder import guessed, learn_decoder, noisy
+from cinecanvas.train.losses import flow_loss
+from cinecanvas.train.optim import cooled
+from cinecanvas.train.recipes import RECIPES, Bucket
+from cinecanvas.train.run import (
+    SAVE_EVERY,
+    Progress,
+    Run,
+    adopt_code,
+    checkpoint,
+    family_of,
+    pixel_path,
+    save_code,
+    start,
+)
+from cinecanvas.train.validate import sample_sheet, validate
 
-SAVE_EVERY = 90.0  # s between checkpoints
 LOOK_EVERY = 300.0  # s between validations with a sample sheet
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One line of a run's life: where it is, how fast, and what is left (s)."""
-
-    phase: str
-    done: float  # of the phase, 0..1
-    eta: float
-    step: int = 0
-    loss: float = float("nan")
-    rate: float = 0.0  # examples per second
-    note: str = ""
-
-
-@dataclass
-class Run:
-    """All that a run holds; `folder` holds the same on disk."""
-
-    recipe: Recipe
-    folder: Path
-    code: Autoencoder
-    network: nn.ModuleDict
-    optimizer: Optimizer
-    code_optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    spent: dict[str, float] = field(default_factory=dict)  # s per phase, over all calls
-    code_steps: int = 0
-
-    @property
-    def text(self) -> TextEncoder:
-        part = self.network["text"]
-        assert isinstance(part, TextEncoder)
-        return part
-
-    @property
-    def dit(self) -> DiT:
-        part = self.network["dit"]
-        assert isinstance(part, DiT)
-        return part
 
 
 def train(preset: str, *, minutes: float, out: Path, resume: bool = False) -> Iterator[Progress]:
@@ -79,55 +48,23 @@ def train(preset: str, *, minutes: float, out: Path, resume: bool = False) -> It
     if not 0.2 <= minutes <= 100_000:
         raise BadRequest(f"{minutes} minutes were asked for", "A run takes from 0.2 minutes to 100000")
     begun = time.monotonic()
-    deadline = begun + 60 * minutes
     run = start(preset, minutes, out, resume)
+    polish = min(run.recipe.polish_minutes, 0.1 * minutes)
+    deadline = begun + 60 * (minutes - polish)
+    run.spent.pop("polish", None)  # it follows every call's clips
     try:
         yield from prepare_code(run)
         yield from render_bank(run, still=True)
         yield from learn(run, "stills", limit=60 * run.recipe.stills_minutes, deadline=deadline)
-        yield from learn_decoder(run)
+        wear = noisy(run.dit.variance, run.generator)
+        yield from learn_decoder(run, "decoder", wear, minutes=run.recipe.code_minutes, rate=8e-4)
         yield from render_bank(run, still=False)
         yield from learn(run, "clips", limit=float("inf"), deadline=deadline)
+        yield from learn_decoder(run, "polish", guessed(family_of(run), run.generator), minutes=polish, rate=4e-4)
     finally:
         checkpoint(run)
     family = export(run, minutes)
     yield Progress("exported", 1.0, 0.0, run.optimizer.steps, note=f"{family.card.bytes / 1e6:.1f} MB")
-
-
-def start(preset: str, minutes: float, out: Path, resume: bool) -> Run:
-    """A fresh run, or the one that the folder holds."""
-    torch.manual_seed(0)
-    recipe = RECIPES[preset](minutes)
-    if resume:
-        if not (out / "recipe.json").exists():
-            raise BadRequest(f"There is no run in {out.name} to resume", do="Leave --resume away to start one")
-        recipe = Recipe.model_validate_json((out / "recipe.json").read_text())
-    elif (out / "recipe.json").exists():
-        raise BadRequest(
-            f"The folder {out.name} already holds a run", do="Add --resume to go on with it, or choose another --out"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(recipe.model_dump_json(indent=1))
-    code = Autoencoder(recipe.code).to(recipe.device)
-    network = nn.ModuleDict({"text": TextEncoder(sorted(vocabulary()), recipe.dit.text_width), "dit": DiT(recipe.dit)})
-    network = network.to(recipe.device, torch.bfloat16)
-    optimizer = Optimizer(network, muon_rate=recipe.muon_rate, adam_rate=recipe.adam_rate, ema=recipe.ema)
-    code_optimizer = torch.optim.AdamW(code.parameters(), lr=8e-4, weight_decay=0.0)
-    run = Run(recipe, out, code, network, optimizer, code_optimizer, torch.Generator())
-    if (out / "code.safetensors").exists():
-        adopt_code(run, load_file(out / "code.safetensors"))
-    if (out / "state.safetensors").exists():
-        run.optimizer.restore(load_file(out / "state.safetensors", device=recipe.device))
-        facts = json.loads((out / "state.json").read_text())
-        run.spent, run.code_steps = facts["spent"], facts["code_steps"]
-    run.generator.manual_seed(run.optimizer.steps)  # a resumed run sees new examples, and the same ones each time
-    return run
-
-
-def adopt_code(run: Run, tensors: dict[str, Tensor]) -> None:
-    """Take over a fitted code; the transformer learns how much each of its channels varies."""
-    run.code.load_state_dict({k: v for k, v in tensors.items() if k != "variance"})
-    run.dit.variance = tensors["variance"].to(run.recipe.device)
 
 
 def prepare_code(run: Run) -> Iterator[Progress]:
@@ -259,79 +196,6 @@ def compiled_forward(run: Run) -> Forward:
         for block in run.dit.blocks:
             block.compile(dynamic=False)
     return Forward(run.text, run.dit)
-
-
-def learn_decoder(run: Run) -> Iterator[Progress]:
-    """Train the decoder's residual on latents a little noisy, so that it repairs what the transformer leaves."""
-    limit = 60 * run.recipe.code_minutes
-    begun, before = time.monotonic(), run.spent.get("decoder", 0.0)
-    if before >= limit:
-        return
-    paths = sorted((run.folder / "pixels").glob("*.safetensors"))
-    pools = [load_file(path)["pixels"] for path in paths]
-    g, last = run.generator, begun
-    deviation = run.dit.variance.sqrt().view(1, -1, 1, 1, 1)
-    while (spent := before + time.monotonic() - begun) < limit:
-        pool = random.choices(pools, [len(p) * p.shape[1] for p in pools])[0]
-        take = max(2, 16 * 17 // pool.shape[1] // 2)
-        pixels = pool[torch.randint(len(pool), (min(take, 32),), generator=g)]
-        rgb = data.to_rgb(pixels if random.random() < 0.5 else pixels.flip(-2)).to(run.recipe.device)
-        z = run.code.encode(rgb)
-        noise = torch.rand(len(z), 1, 1, 1, 1, generator=g).to(z) * 0.3
-        z = z + noise * deviation * torch.randn(z.shape, generator=g).to(z)
-        factor = min(1.0, (run.code_steps + 1) / 60) * cooled(spent / limit, decay=0.4)
-        for group in run.code_optimizer.param_groups:
-            group["lr"] = 8e-4 * factor
-        with torch.autocast(rgb.device.type, torch.bfloat16):
-            decoded = run.code.decode(z)
-        loss = picture_loss(decoded.float(), rgb)
-        run.code_optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(run.code.parameters(), 1.0)
-        run.code_optimizer.step()
-        run.code_steps += 1
-        run.spent["decoder"] = spent
-        if run.code_steps % 10 == 0:
-            yield Progress("decoder", spent / limit, limit - spent, run.code_steps, float(loss.detach()))
-        if time.monotonic() - last > SAVE_EVERY:
-            last = time.monotonic()
-            checkpoint(run)
-    run.spent["decoder"] = limit
-    checkpoint(run)
-
-
-def pixel_path(run: Run, bucket: Bucket, chunk: int) -> Path:
-    """Where the pixels of a chunk lie, for the code alone."""
-    return run.folder / "pixels" / f"{bucket.name}-{chunk:04d}.safetensors"
-
-
-def checkpoint(run: Run) -> None:
-    """Everything a resumed run needs; each file appears whole or not at all."""
-    if not (run.folder / "code.safetensors").exists():
-        return
-    save_code(run)
-    data.store(run.folder / "state.safetensors", run.optimizer.state())
-    facts = {"spent": run.spent, "code_steps": run.code_steps, "steps": run.optimizer.steps}
-    aside = run.folder / "state.partial.json"
-    aside.write_text(json.dumps(facts))
-    aside.replace(run.folder / "state.json")
-
-
-def save_code(run: Run) -> None:
-    """The autoencoder and the variance of its channels."""
-    data.store(run.folder / "code.safetensors", {**run.code.state_dict(), "variance": run.dit.variance})
-
-
-def family_of(run: Run) -> diorama.Diorama:
-    """The averaged weights as a working Model, in bfloat16 on the run's device."""
-    text = TextEncoder(run.text.vocabulary, run.recipe.dit.text_width)
-    dit = DiT(run.recipe.dit)
-    network = nn.ModuleDict({"text": text, "dit": dit}).to(run.recipe.device, torch.bfloat16)
-    dit.variance = run.dit.variance.float()
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(run.optimizer.mean[name])
-    return diorama.Diorama(describe(run.recipe), run.code, text, dit)
 
 
 def look(run: Run) -> str:
