@@ -1,4 +1,4 @@
-"""Rays against clipped quadrics and cubes: every shape is the interval of a ray that lies inside it."""
+"""Rays against clipped quadrics, cubes and rings: every shape is the interval of a ray that lies inside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-Kind = Literal["quadric", "cube"]
+from cinecanvas.world.scene import Material, Pattern
+
+Kind = Literal["quadric", "cube", "ring"]
 Vector = tuple[Tensor, Tensor, Tensor]
 
 # x^2 + z^2 + a y^2 + b y + c = 0, cut by |y| <= 1, in units of the half size; a cube is three such cuts instead.
@@ -16,7 +18,14 @@ QUADRICS: dict[str, tuple[float, float, float]] = {
     "cylinder": (0.0, 0.0, -1.0),
     "cone": (-0.25, 0.5, -0.25),
     "cube": (0.0, 0.0, 0.0),
+    "egg": (1.0, 0.0, -1.0),
+    "brick": (0.0, 0.0, 0.0),
+    "disc": (0.0, 0.0, -1.0),
+    "pillar": (0.0, 0.0, -1.0),
+    "torus": (0.0, 0.0, 0.0),
 }
+RING, TUBE = 0.7, 0.3  # radii of a torus, in units of its half size
+MARCH = 18  # steps to the surface of a torus; the rays that still graze it then are taken to miss
 
 
 class Body(NamedTuple):
@@ -29,6 +38,18 @@ class Body(NamedTuple):
     colour: Vector
     stripe: Vector
     stripes: Tensor
+    accent: Vector  # of its pattern
+
+
+class Look(NamedTuple):
+    """What decides which code a body needs."""
+
+    kind: Kind
+    pattern: Pattern
+    material: Material
+
+
+Things = tuple[tuple[Body, Look], ...]
 
 
 class Interval(NamedTuple):
@@ -77,6 +98,8 @@ def to_body(body: Body, origin: Vector) -> Vector:
 
 def crossed(body: Body, origin: Vector, direction: Vector, kind: Kind) -> Interval:
     """Where a ray, given in the body's own axes, is inside it."""
+    if kind == "ring":
+        return _ring(origin, direction)
     near, far = _cut(origin[1], direction[1])
     if kind == "cube":
         near_x, far_x = _cut(origin[0], direction[0])
@@ -105,6 +128,9 @@ def normal(body: Body, point: Vector, side: Tensor, kind: Kind) -> Vector:
         nx = torch.where(on_x, x.sign(), torch.zeros_like(x))
         ny = torch.where(on_y, y.sign(), torch.zeros_like(y))
         nz = torch.where(on_x | on_y, torch.zeros_like(z), z.sign())
+    elif kind == "ring":
+        inner = 1.0 - RING * torch.rsqrt((x * x + z * z).clamp_min(1e-6))
+        nx, ny, nz = x * inner, y, z * inner
     else:
         a, b, _ = body.quadric
         nx = torch.where(side, torch.zeros_like(x), x / body.half[0])
@@ -118,6 +144,33 @@ def normal(body: Body, point: Vector, side: Tensor, kind: Kind) -> Vector:
             rows[2][0] * nx + rows[2][1] * ny + rows[2][2] * nz,
         )
     )
+
+
+def _ring(origin: Vector, direction: Vector) -> Interval:
+    """A torus about y, marched from both ends of the ray's part in a flat can about it."""
+    near, far = _cut(origin[1] / TUBE, direction[1] / TUBE)
+    (ox, oy, oz), (dx, dy, dz) = origin, direction
+    a = (dx * dx + dz * dz).clamp_min(1e-5)
+    b, c = ox * dx + oz * dz, ox * ox + oz * oz - 1.0
+    discriminant = b * b - a * c
+    root = discriminant.clamp_min(0.0).sqrt()
+    over = 1.0 / a
+    first, last = torch.maximum(near, (-b - root) * over), torch.minimum(far, (root - b) * over)
+    missed = (discriminant <= 0) | (last <= first)
+    pace = torch.rsqrt(a + dy * dy)
+
+    def away(t: Tensor) -> Tensor:
+        x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+        across = (x * x + z * z).sqrt() - RING
+        return (across * across + y * y).sqrt() - TUBE
+
+    entry, leave = torch.where(missed, 0.0, first), torch.where(missed, 0.0, last)
+    for _ in range(MARCH):
+        entry = torch.minimum(entry + away(entry) * pace, last + 0.1 * pace)
+    for _ in range(MARCH // 2):
+        leave = leave - away(leave) * pace
+    touched = ~missed & (entry < last) & (away(entry) < 0.01)
+    return Interval(entry, torch.where(touched, torch.maximum(leave, entry + 1e-4), entry), touched)
 
 
 def _cut(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
