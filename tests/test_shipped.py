@@ -14,7 +14,7 @@ import torch
 import cinecanvas
 from cinecanvas.canvas import Canvas, Track
 from cinecanvas.eval.faithfulness import exam
-from cinecanvas.eval.judge import panel
+from cinecanvas.eval.judge import judges
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
 from cinecanvas.models.weights import digest_of
@@ -38,7 +38,7 @@ def test_the_shipped_weights_are_those_of_their_card() -> None:
 
 def test_held_out_sentences_are_shown() -> None:
     """A small paper of the exam; these bounds stand well below the Card's measured scores, chance is 1/4 and less."""
-    sittings = list(exam(cinecanvas.load("diorama"), panel(), prompts=16, quality="draft"))
+    sittings = list(exam(cinecanvas.load("diorama"), judges(), prompts=16, quality="draft"))
     right = torch.cat([s.generated == s.wanted for s in sittings]).float().mean(0)
     share = dict(zip(SLOTS, right.tolist(), strict=True))
     assert share["floor"] >= 0.7 and share["sky"] >= 0.7 and share["colour"] >= 0.6, share

@@ -43,9 +43,11 @@ def reach(**atoms: str) -> torch.Tensor:
     return truth.tracks[0, :, 0] / torch.tensor([32, 32, 1])
 
 
-def test_a_seed_is_a_scene() -> None:
-    assert draw(7, FIRST) == draw(7, FIRST) != draw(8, FIRST)
-    assert Scene.model_validate_json(draw(7, FIRST).model_dump_json()) == draw(7, FIRST)
+@pytest.mark.parametrize("level", [FIRST, FULL])
+def test_a_seed_is_a_scene(level: Level) -> None:
+    assert draw(7, level) == draw(7, level) != draw(8, level)
+    for seed in range(50):
+        assert Scene.model_validate_json(draw(seed, level).model_dump_json()) == draw(seed, level)
 
 
 def test_the_first_level_never_changes() -> None:

@@ -47,7 +47,8 @@ class Sitting:
     generated: Tensor
     rendered: Tensor
     frozen: Tensor  # the rendered first frame, repeated
-    agree: Tensor  # bool (B, judges - 1): whether each further judge reads the generated clip as the first one does
+    agree: Tensor  # bool (B,): the judges are of one mind about the generated clip
+    agree_rendered: Tensor  # the same about the rendered one
     sharpness: Tensor  # (B,) ln of the ratio generated : rendered, of the Laplacian's variance
     energy: Tensor  # (B,) the same of the mean change from frame to frame
 
@@ -109,15 +110,16 @@ def sitting(
 ) -> Sitting:
     """What the judges read in generated clips and in rendered ones, (B, T, H, W, 3) uint8 each."""
     shown, real = seen(clips, fps=fps), seen(truth, fps=fps)
-    each = torch.stack([verdicts([judge], shown) for judge in panel])
+    read, true = verdicts(panel, shown), verdicts(panel, real)
     return Sitting(
         captions,
         wanted=labels([c.spec for c in captions]),
         said=torch.tensor([[slot in c.mentioned for slot in SLOTS] for c in captions]),
-        generated=verdicts(panel, shown),
-        rendered=verdicts(panel, real),
-        frozen=verdicts(panel, real[:, :, :1].expand_as(real)),
-        agree=(each[1:] == each[0]).all(2).T,
+        generated=read.shown,
+        rendered=true.shown,
+        frozen=verdicts(panel, real[:, :, :1].expand_as(real)).shown,
+        agree=read.agree,
+        agree_rendered=true.agree,
         sharpness=(sharpness(shown) / sharpness(real)).log(),
         energy=((energy(shown) + SOFT) / (energy(real) + SOFT)).log(),
     )
@@ -140,8 +142,7 @@ def report(
     scores.append(_share("all slots right", right.all(1), ceiling=_mean(real.all(1)), floor=chance))
     # a still earns what does not move: whoever beats it has made a video
     scores.append(_share("all slots right of a frozen truth", held.all(1)))
-    if whole.agree.shape[1]:
-        scores.append(_share("judges agree on all slots", whole.agree.all(1)))
+    scores.append(_share("judges agree on all slots", whole.agree, ceiling=_mean(whole.agree_rendered)))
     for name, logs in (("sharpness", whole.sharpness), ("motion energy", whole.energy)):
         scores += [_ratio(name, logs), _distance(f"{name}, off by", logs)]
     signed = {"command": command, "date": date}
@@ -183,9 +184,9 @@ def table(reports: Sequence[Report]) -> str:
     lines = []
     for one in reports:
         lines.append(f"{one.model}, {one.prompts} prompts: {PAPERS[one.paper]}")
-        lines.append(f"  {'':<44}{'value':>6}  {'95 %':^14}{'n':>5}  ceiling  floor")
+        lines.append(f"  {'':<44}{'value':>6}  {'95 %':^14}{'n':>5} ceiling   floor")
         for s in one.scores:
-            ends = "" if s.ceiling is None or s.floor is None else f"{s.ceiling:9.3f}{s.floor:7.3f}"
+            ends = "".join("" if x is None else f"{x:8.3f}" for x in (s.ceiling, s.floor))
             lines.append(f"  {s.name:<44}{s.value:6.3f}  [{s.low:.3f}, {s.high:.3f}]{s.n:5}{ends or '  ' + s.unit}")
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,15 @@ FRAMES, SIDE, FPS = 17, 64, 8.0  # what a judge sees, whatever the clip was: px 
 Eye = Literal["frames", "groups"]
 DIGESTS: dict[str, str] = {
     "judge-groups-00001.safetensors": "sha256:d31c783114a9c4df76599d293a4a5fc592988f6b8056b67472445f29ece9dc3c",
+    "judge-frames-00001.safetensors": "sha256:f68a85cc0efdef51382bc9bdc1c2be719d0c2c6fe008953db4061a762fca339e",
 }  # of the shipped judges
+
+
+class Verdicts(NamedTuple):
+    """shown (B, slots): indices into VALUES by the product of the odds; agree (B,) bool: the judges are of one mind."""
+
+    shown: Tensor
+    agree: Tensor
 
 
 class Judge(nn.Module):
@@ -144,13 +152,16 @@ def seen(rgb: Tensor, *, fps: float) -> Tensor:
 
 
 @torch.inference_mode()
-def verdicts(panel: Sequence[Judge], clips: Tensor) -> Tensor:
-    """Which value each slot shows, as indices (B, slots) into VALUES: the judges' probabilities multiplied."""
-    columns = []
+def verdicts(panel: Sequence[Judge], clips: Tensor) -> Verdicts:
+    """What the judges read in clips that are as `seen` gives them."""
+    parts = []
     for part in clips.split(16):
         said = [judge(part) for judge in panel]
-        columns.append(torch.stack([sum(s[slot].log_softmax(-1) for s in said).argmax(-1) for slot in SLOTS], 1))
-    return torch.cat(columns)
+        odds = {slot: torch.stack([one[slot] for one in said]).log_softmax(-1) for slot in SLOTS}
+        each = torch.stack([odds[slot].argmax(-1) for slot in SLOTS], -1)
+        shown = torch.stack([odds[slot].sum(0).argmax(-1) for slot in SLOTS], -1)
+        parts.append(Verdicts(shown, (each == each[0]).all(0).all(-1)))
+    return Verdicts(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def labels(specs: Sequence[Spec]) -> Tensor:

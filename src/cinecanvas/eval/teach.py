@@ -95,7 +95,7 @@ def audit(panel: tuple[Judge, ...], *, clips: int) -> dict[str, dict[str, float]
     }
     found = {}
     for name, shown in trials.items():
-        right = verdicts(panel, shown.clamp(-1, 1)) == truth
+        right = verdicts(panel, shown.clamp(-1, 1)).shown == truth
         found[name] = {slot: float(right[:, i].float().mean()) for i, slot in enumerate(SLOTS)}
         found[name]["joint"] = float(right.all(1).float().mean())
     return found

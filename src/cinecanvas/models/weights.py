@@ -39,6 +39,7 @@ def save(
     for path, shard in zip(paths, shards, strict=True):
         aside = path.with_suffix(".partial")
         save_file(shard, aside, metadata=metadata)
+        aside.chmod(0o644)  # safetensors writes for the owner alone, but a package is read by everyone
         aside.replace(path)
     return paths
 

@@ -27,6 +27,7 @@ MEETING = 1.5  # world units/s of each of two things that collide
 TILT = 0.12  # rad/s
 DOLLY = 0.22  # 1/s
 ORBIT = 0.34  # rad/s of the camera about the stage
+UPRIGHT: Array = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])  # the axis of a thing points at us
 
 
 class Pose(NamedTuple):
@@ -197,6 +198,3 @@ def rolled(across: Array, towards: Array) -> Array:
     about_z = np.stack([c, -s, nil, s, c, nil, nil, nil, one], axis=1).reshape(-1, 3, 3)
     about_x = np.stack([one, nil, nil, nil, ct, -st, nil, st, ct], axis=1).reshape(-1, 3, 3)
     return about_z @ about_x
-
-
-UPRIGHT: Array = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])  # the axis of a thing points at us

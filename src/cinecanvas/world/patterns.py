@@ -51,9 +51,5 @@ def _covered(point: Vector, look: Look) -> Tensor:
             y.abs() > 0.5 * TUBE
         )
     size = torch.rsqrt(dot(point, point).clamp_min(1e-6))
-    nearest = torch.stack([dot(point, axis).abs() for axis in _axes(x)]).amax(0) * size
+    nearest = torch.stack([(a * x + b * y + c * z).abs() for a, b, c in _AXES]).amax(0) * size
     return (0.5 + 22.0 * (nearest - 0.925)).clamp(0.0, 1.0)
-
-
-def _axes(like: Tensor) -> list[Vector]:
-    return [(like.new_tensor(a), like.new_tensor(b), like.new_tensor(c)) for a, b, c in _AXES]

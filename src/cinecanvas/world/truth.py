@@ -18,7 +18,7 @@ from cinecanvas.world.scene import Scene
 from cinecanvas.world.stage import Stage
 
 FAR = 1e4  # world units, the depth of the sky
-_TENSORS = ("segmentation", "depth", "flow", "extrinsics", "intrinsics", "tracks")
+_TENSORS = ("segmentation", "depth", "flow", "extrinsics", "intrinsics")
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,10 @@ def survey(
 def together(surveys: Sequence[Truth]) -> Truth:
     """The truths of single clips as one of a batch; tracks of absent things are 0."""
     most = max(one.tracks.shape[1] for one in surveys)
-    padded = {
-        "tracks": torch.stack(
-            [torch.nn.functional.pad(one.tracks, (0, 0, 0, most - one.tracks.shape[1])) for one in surveys]
-        )
-    }
-    plain = {name: torch.stack([getattr(one, name) for one in surveys]) for name in _TENSORS if name != "tracks"}
-    return Truth(**plain, **padded, events=tuple(one.events[0] for one in surveys))
+    tensors = {name: torch.stack([getattr(one, name) for one in surveys]) for name in _TENSORS}
+    pad = torch.nn.functional.pad
+    tracks = torch.stack([pad(one.tracks, (0, 0, 0, most - one.tracks.shape[1])) for one in surveys])
+    return Truth(**tensors, tracks=tracks, events=tuple(one.events[0] for one in surveys))
 
 
 def _next(lens: Lens, stage: Stage, place: Vector, height: int, width: int) -> Vector2:
