@@ -47,7 +47,7 @@ def test_cells_come_back_as_the_same_pixels() -> None:
 
 
 def test_principal_components_rebuild_what_lies_in_their_plane() -> None:
-    cells = torch.randn(400, 6) @ torch.randn(6, CODE.pixels) + 0.3
+    cells = torch.randn(400, 6) @ torch.randn(6, 200) + 0.3
     mean, basis, deviation = principal_components(cells, 6)
     rebuilt = (cells - mean) @ basis.T @ basis + mean
     assert torch.allclose(rebuilt, cells, atol=1e-3)

@@ -56,10 +56,11 @@ def pictures(scenes: list[Scene]) -> Tensor:
     return torch.as_tensor(rendered.rgb)
 
 
-def course(judge: Judge, rgb: Tensor, truth: Tensor, *, minutes: float, seed: int = 0) -> Iterator[Progress]:
-    """AdamW under a cosine of wall time; mirrored clips, frozen clips and every wear are part of the lessons."""
+def course(
+    judge: Judge, rgb: Tensor, truth: Tensor, *, wears: tuple[wear.Wear, ...], minutes: float, seed: int = 0
+) -> Iterator[Progress]:
+    """AdamW under a cosine of wall time; mirrored, frozen and worn clips are among the lessons."""
     chance = torch.Generator().manual_seed(seed)
-    wears = (*wear.PLAIN, wear.coarse(wear.code_of(to_rgb(rgb[:192]))))
     optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
     began = time.monotonic()
     for step, picked in enumerate(_batches(len(rgb), chance)):
@@ -145,8 +146,9 @@ def main() -> None:
     print(f"{sum(p.numel() for p in judge.parameters()):,} parameters; rendering {asked.clips} clips", flush=True)
     rgb, truth = bank(asked.clips, asked.bank)
     command = f"python -m cinecanvas.eval.teach --eye {asked.eye} --minutes {asked.minutes:g} --seed {asked.seed}"
+    wears = (*wear.PLAIN, wear.coarse(wear.code_of(to_rgb(rgb[:192]))))
     saved = time.monotonic()
-    for now in course(judge, rgb, truth, minutes=asked.minutes, seed=asked.seed):
+    for now in course(judge, rgb, truth, wears=wears, minutes=asked.minutes, seed=asked.seed):
         if now.step % 50 == 0:
             print(f"{now.share:4.0%}  step {now.step}  loss {now.loss:.3f}", flush=True)
         if time.monotonic() - saved > 60:

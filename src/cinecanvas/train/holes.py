@@ -20,6 +20,7 @@ MIX: dict[str, float] = {
     "outpaint": 0.05,
     "levels": 0.14,
 }
+PURE = 0.03  # of the examples begin at sigma 1 exactly, as sampling does
 RESIDUE = 0.15  # the most noise left on known cells, in 30 % of the examples: a history that is not perfect stops drift
 
 
@@ -30,25 +31,28 @@ class Noise(NamedTuple):
     hole: Tensor
 
 
-def draw(batch: int, cells: Sequence[int], *, mean: float, generator: torch.Generator) -> Noise:
-    """B canvases of T x H x W cells; `mean` of the logit-normal noise level (Esser et al. 2024)."""
+def draw(batch: int, cells: Sequence[int], *, mean: float, spread: float, generator: torch.Generator) -> Noise:
+    """B canvases of T x H x W cells; logit-normal noise levels (Esser et al. 2024)."""
     picks = torch.multinomial(torch.tensor(list(MIX.values())), batch, replacement=True, generator=generator)
     counts = picks.bincount(minlength=len(MIX)).tolist()
     parts = [
-        hole(task, cells, batch=count, mean=mean, generator=generator)
+        hole(task, cells, batch=count, mean=mean, spread=spread, generator=generator)
         for task, count in zip(MIX, counts, strict=True)
         if count
     ]
     return Noise(torch.cat([part.sigma for part in parts]), torch.cat([part.hole for part in parts]))
 
 
-def hole(task: str, cells: Sequence[int], *, batch: int, mean: float, generator: torch.Generator) -> Noise:
+def hole(
+    task: str, cells: Sequence[int], *, batch: int, mean: float, spread: float, generator: torch.Generator
+) -> Noise:
     """B canvases of one task: holes at one level of noise, known cells clean or nearly so; "levels" knows nothing."""
     t, h, w = cells
     if task == "levels":
-        return _levels(cells, batch=batch, mean=mean, generator=generator)
+        return _levels(cells, batch=batch, mean=mean, spread=spread, generator=generator)
     known = _known(task, cells, batch=batch, generator=generator).float().expand(batch, 1, t, h, w)
-    level = torch.sigmoid(mean + torch.randn(batch, 1, 1, 1, 1, generator=generator))
+    level = torch.sigmoid(mean + spread * torch.randn(batch, 1, 1, 1, 1, generator=generator))
+    level = level.masked_fill(torch.rand(level.shape, generator=generator) < PURE, 1.0)
     residue = RESIDUE * torch.rand(batch, 1, 1, 1, 1, generator=generator)
     residue = residue * (torch.rand(batch, 1, 1, 1, 1, generator=generator) < 0.3)
     return Noise(torch.where(known > 0, torch.minimum(residue, level), level), 1 - known)
@@ -75,10 +79,10 @@ def _known(task: str, cells: Sequence[int], *, batch: int, generator: torch.Gene
     }[task]
 
 
-def _levels(cells: Sequence[int], *, batch: int, mean: float, generator: torch.Generator) -> Noise:
+def _levels(cells: Sequence[int], *, batch: int, mean: float, spread: float, generator: torch.Generator) -> Noise:
     """A level for every moment; 40 % are ramps that rise with time, as in streaming."""
     t, h, w = cells
-    rough = torch.sigmoid(mean + torch.randn(batch, t, generator=generator))
+    rough = torch.sigmoid(mean + spread * torch.randn(batch, t, generator=generator))
     ramp = torch.rand(batch, 1, generator=generator) < 0.4
     level = torch.where(ramp, rough.sort(dim=1).values, rough)
     return Noise(level.view(batch, 1, t, 1, 1).expand(batch, 1, t, h, w), torch.ones(batch, 1, t, h, w))

@@ -164,7 +164,13 @@ def train_step(run: Run, forward: Forward, bank: data.Examples, bucket: Bucket, 
     ids = ids.masked_fill(torch.rand(bucket.batch, 1, generator=g) < recipe.unconditional, -1)
     forget = torch.rand(ids.shape, generator=g) < recipe.forget
     still = bucket.frames == 1
-    noise = holes.draw(bucket.batch, x.shape[2:], mean=recipe.noise_still if still else recipe.noise_clip, generator=g)
+    noise = holes.draw(
+        bucket.batch,
+        x.shape[2:],
+        mean=recipe.noise_still if still else recipe.noise_clip,
+        spread=recipe.noise_spread,
+        generator=g,
+    )
     sigma, hole = noise.sigma.to(recipe.device), noise.hole.to(recipe.device)
     z = (1 - sigma) * x + sigma * torch.randn(x.shape, generator=g).to(recipe.device)
     ids, forget = ids.to(recipe.device), forget.to(recipe.device)

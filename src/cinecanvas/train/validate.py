@@ -23,7 +23,7 @@ from cinecanvas.train.recipes import Bucket, Recipe
 from cinecanvas.world.captions import caption
 from cinecanvas.world.scene import LEVELS, draw
 
-LEVELS_OF_NOISE = (0.2, 0.5, 0.8, 0.95)
+LEVELS_OF_NOISE = (0.2, 0.5, 0.8, 0.95, 1.0)
 PATTERNS = ("image_to_video", "extend", "first_last", "outpaint")
 # ten sentences over floor, sky, colour, shape, motion and camera; the README shows all ten, none picked
 TEN = (
@@ -90,7 +90,7 @@ def validate(family: Diorama, recipe: Recipe, folder: Path) -> dict[str, float]:
             sigma = torch.full((len(latents), 1, *latents.shape[2:]), level)
             figures[f"s{level:g}"] = _error(family, latents, eps, sigma, torch.ones_like(sigma), words)
         for task in PATTERNS:
-            hole = holes.hole(task, latents.shape[2:], batch=len(latents), mean=0.0, generator=g).hole
+            hole = holes.hole(task, latents.shape[2:], batch=len(latents), mean=0.0, spread=1.0, generator=g).hole
             if not bool(hole.any()):  # the first and the last cell of two are all of them
                 continue
             figures[task] = _error(family, latents, eps, 0.8 * hole, hole, words)
