@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cinecanvas.canvas import Canvas, Track
+from cinecanvas.canvas import Canvas
 from cinecanvas.grid import Grid
 from cinecanvas.model import Card, Cost
 from cinecanvas.models import diorama
@@ -35,9 +35,7 @@ def timed(work: Callable[[], object], runs: int = 7) -> float:
 
 def canvas(frames: int, card: Card, batch: int = 1) -> Canvas:
     width, height = card.sizes[0]
-    return Canvas(
-        {"video": Track.blank(Grid(frames=frames, width=width, height=height, fps=card.fps), channels=3, batch=batch)}
-    )
+    return Canvas.blank(Grid(frames=frames, width=width, height=height, fps=card.fps), batch=batch)
 
 
 def measure(folder: Path) -> Cost:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import cinecanvas
-from cinecanvas.canvas import Canvas, Track
+from cinecanvas.canvas import Canvas
 from cinecanvas.eval.faithfulness import exam
 from cinecanvas.eval.judge import judges
 from cinecanvas.grid import Grid
@@ -48,7 +48,7 @@ def test_a_known_first_frame_stays_and_the_rest_follows_it() -> None:
     model = guided(cinecanvas.load("diorama"), 1.5)
     pixels = render([draw(1_000_000_123, LEVELS["first"])], frames=17, height=64, width=64, fps=8).rgb
     rgb = pixels.movedim(-1, 1).float() / 127.5 - 1
-    canvas = Canvas({"video": Track.blank(Grid(frames=17, height=64, width=64, fps=8), channels=3)})
+    canvas = Canvas.blank(Grid(frames=17, height=64, width=64, fps=8))
     cond = model.prepare(canvas.place("video", rgb[:, :, :1]), [""])
     *_, last = fill(model, cond, full(6, shift=2.0), seed=0)
     assert torch.equal(last.z["video"][:, :, 0], cond.canvas.tracks["video"].x[:, :, 0])

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 import torch
 
-from cinecanvas.canvas import Canvas, Track
+from cinecanvas.canvas import Canvas
 from cinecanvas.errors import BadRequest
 from cinecanvas.grid import Grid
 from cinecanvas.models import diorama
@@ -29,9 +29,7 @@ def test_a_run_that_was_stopped_goes_on_and_its_export_fills_a_canvas(tmp_path) 
     *_, last = trainer.train("tiny", minutes=0.4, out=tmp_path, resume=True)
     assert last.phase == "exported" and last.step > stopped.optimizer.steps
     family = diorama.load(tmp_path / "export")
-    cond = family.prepare(
-        Canvas({"video": Track.blank(Grid(frames=5, height=32, width=32, fps=8), channels=3)}), ["red"]
-    )
+    cond = family.prepare(Canvas.blank(Grid(frames=5, height=32, width=32, fps=8)), ["red"])
     *_, filled = fill(family, cond, full(2), seed=0)
     assert [frames.rgb.shape for frames in family.decode(filled.z)] == [(1, 32, 32, 3), (4, 32, 32, 3)]
     assert (tmp_path / "journal.jsonl").exists() and list((tmp_path / "sheets").glob("*.png"))

@@ -58,6 +58,11 @@ class Canvas:
     references: tuple[Reference, ...] = field(default=())
     closed: bool = False
 
+    @classmethod
+    def blank(cls, grid: Grid, *, batch: int = 1) -> Self:
+        """B videos of RGB pixels (one track, "video") on which nothing is known; the grid may be that of cells."""
+        return cls({"video": Track.blank(grid.pixels, channels=3, batch=batch)})
+
     @property
     def batch(self) -> int:
         """B, the number of videos that are filled together."""

@@ -182,7 +182,7 @@ def _filled(
     trip: _Trip, model: Model, step: Pass, *, video: int, store: Store | None
 ) -> Generator[Phase | Step, None, Fill]:
     """The latents of one pass: from the store as far as they are there, the rest from the network."""
-    from cinecanvas.canvas import Canvas, Track
+    from cinecanvas.canvas import Canvas
     from cinecanvas.guidance import guided
     from cinecanvas.sampler import SOLVERS, fill
 
@@ -192,7 +192,7 @@ def _filled(
     yield trip.enters("prepare", video)
     with trip.timed("prepare"):
         asked = guided(model, step.guidance, negative=step.negative)
-        canvas = Canvas({"video": Track.blank(step.grid.pixels, channels=3)})
+        canvas = Canvas.blank(step.grid)
         prepared = asked.prepare(canvas, [step.prompt])
     yield trip.enters("denoise", video)
     way = fill(asked, prepared, step.schedule, seed=step.seed, solver=SOLVERS[step.solver], key=step.name, resume=now)

@@ -18,12 +18,13 @@ def guided(
     scale: float,
     *,
     negative: str = "",
-    interval: tuple[float, float] = (0.1, 0.97),
+    interval: tuple[float, float] = (0.1, 1.0),
     rescale: float = 0.0,
 ) -> Model:
     """x0 = x0(negative) + scale (x0(prompt) - x0(negative)) (Ho & Salimans 2022); scale 1 is the model itself.
 
-    interval: the sigmas at which it acts (Kynkaanniemi et al. 2024). rescale in 0..1: how far the standard deviation
+    interval: the sigmas at which it acts (Kynkaanniemi et al. 2024); up to pure noise, for a small lattice decides its
+    layout above sigma 0.97. rescale in 0..1: how far the standard deviation
     of x0 is brought back to that without guidance (Lin et al. 2023, eq. 15 and 16).
     """
     return model if scale == 1 else _Guided(model, scale, negative, interval, rescale)

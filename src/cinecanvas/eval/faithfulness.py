@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from cinecanvas import sampler
-from cinecanvas.canvas import Canvas, Track
+from cinecanvas.canvas import Canvas
 from cinecanvas.errors import BadRequest, Unsupported
 from cinecanvas.eval.judge import FPS, FRAMES, VALUES, Judge, labels, seen, verdicts
 from cinecanvas.grid import Grid
@@ -81,13 +81,13 @@ def exam(
         seeds = range(start, min(start + batch, first + prompts))
         scenes = [draw(s, level, held_out=paper == "triples") for s in seeds]
         captions = tuple(_caption(scene, s, paper) for scene, s in zip(scenes, seeds, strict=True))
-        clips = generated(model, [c.text for c in captions], grid=grid, recipe=recipe, seeds=seeds)
+        canvas = Canvas.blank(grid, batch=len(captions))
+        clips = generated(model, canvas, [c.text for c in captions], recipe=recipe, seeds=seeds)
         yield sitting(captions, clips, rendered(scenes, grid), panel=panel, fps=grid.fps)
 
 
-def generated(model: Model, texts: Sequence[str], *, grid: Grid, recipe: Recipe, seeds: Sequence[int]) -> Tensor:
-    """Clips (B, T, H, W, 3) uint8 of the sentences, made as the library makes them."""
-    canvas = Canvas({"video": Track.blank(grid.pixels, channels=3, batch=len(texts))})
+def generated(model: Model, canvas: Canvas, texts: Sequence[str], *, recipe: Recipe, seeds: Sequence[int]) -> Tensor:
+    """Clips (B, T, H, W, 3) uint8: the canvas filled by the sentences, as the library fills it."""
     leaning = guided(model, recipe.guidance)
     cond = leaning.prepare(canvas, texts)
     schedule = full(recipe.steps, shift=recipe.shift)

@@ -9,15 +9,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cinecanvas import sampler
-from cinecanvas.canvas import Canvas, Track
+from cinecanvas.canvas import Canvas
+from cinecanvas.eval.faithfulness import generated
 from cinecanvas.grid import Grid
-from cinecanvas.guidance import guided
 from cinecanvas.media.sheet import sheet
 from cinecanvas.model import Card
 from cinecanvas.model import Recipe as Sampling
 from cinecanvas.models.diorama import Diorama
-from cinecanvas.schedule import full
 from cinecanvas.train import data, holes
 from cinecanvas.train.recipes import Bucket, Recipe
 from cinecanvas.world.captions import caption
@@ -63,9 +61,9 @@ def describe(recipe: Recipe) -> Card:
         tasks=dict.fromkeys(f"{exact} outpaint edit".split(), "exact"),
         orders=("full", "causal", "pyramid"),
         recipes={
-            "draft": Sampling(steps=6, guidance=2.5, shift=2.0),
-            "standard": Sampling(steps=16, guidance=2.5, shift=2.0),
-            "best": Sampling(steps=40, guidance=2.5, shift=2.0),
+            "draft": Sampling(steps=6, guidance=4.0, shift=4.0),
+            "standard": Sampling(steps=16, guidance=4.0, shift=4.0),
+            "best": Sampling(steps=40, guidance=4.0, shift=4.0),
         },
         words={
             "shape": level.shapes,
@@ -120,18 +118,10 @@ def sample_sheet(family: Diorama, recipe: Recipe, path: Path) -> None:
     """The ten sentences as ten rows of frames, with the same seeds each time."""
     width, height = family.card.sizes[0]
     grid = Grid.snap(family.card.seconds, width=width, height=height, fps=recipe.fps, strides=recipe.code.strides)
-    canvas = Canvas({"video": Track.blank(grid.pixels, channels=3, batch=len(TEN))})
-    sampling = family.card.recipes["standard"]
-    model = guided(family, sampling.guidance)
-    cond = model.prepare(canvas, TEN)
-    schedule = full(sampling.steps, shift=sampling.shift)
-    *_, last = sampler.fill(model, cond, schedule, seed=0, solver=sampler.SOLVERS[sampling.solver])
-    clips = []
-    for row in range(len(TEN)):
-        parts = [frames.rgb for frames in model.decode({"video": last.z["video"][row : row + 1]})]
-        clips.append(torch.cat([torch.as_tensor(part) for part in parts]).numpy())
+    sampling, canvas = family.card.recipes["standard"], Canvas.blank(grid, batch=len(TEN))
+    clips = generated(family, canvas, TEN, recipe=sampling, seeds=range(len(TEN)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet(clips, labels=TEN, columns=6, scale=2).save(path)
+    sheet(list(clips.numpy()), labels=TEN, columns=6, scale=2).save(path)
 
 
 def journal(folder: Path) -> list[dict[str, object]]:
