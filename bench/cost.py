@@ -74,7 +74,7 @@ def measure(folder: Path) -> Cost:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(diorama.__file__).parent / "shipped" / "diorama")
+    parser.add_argument("--folder", type=Path, default=diorama.SHIPPED)
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     cost = measure(args.folder)

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = start(args.preset, 100, Path(folder), False)
+        run = start(args.preset, 100, Path(folder))
         if args.eager:
             run.recipe = run.recipe.model_copy(update={"compiled": False})
         rows = [measure(run, bucket, args.steps) for bucket in run.recipe.buckets]

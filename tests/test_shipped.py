@@ -17,6 +17,7 @@ from cinecanvas.eval.faithfulness import exam
 from cinecanvas.eval.judge import judges
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
+from cinecanvas.models.diorama import SHIPPED
 from cinecanvas.models.weights import digest_of
 from cinecanvas.sampler import fill
 from cinecanvas.schedule import full
@@ -25,7 +26,6 @@ from cinecanvas.world.render import render
 from cinecanvas.world.scene import LEVELS, draw
 
 PACKAGE = Path(cinecanvas.__file__).parent
-SHIPPED = PACKAGE / "models" / "shipped" / "diorama"
 
 
 def test_the_shipped_weights_are_those_of_their_card() -> None:

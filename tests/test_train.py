@@ -24,7 +24,7 @@ def test_a_run_that_was_stopped_goes_on_and_its_export_fills_a_canvas(tmp_path) 
         for progress in run:
             if progress.phase == "stills" and progress.step >= 20:
                 break
-    stopped = start("tiny", 1, tmp_path, True)
+    stopped = start("tiny", 1, tmp_path, resume=True)
     assert stopped.optimizer.steps >= 20
     *_, last = trainer.train("tiny", minutes=0.4, out=tmp_path, resume=True)
     assert last.phase == "exported" and last.step > stopped.optimizer.steps
@@ -32,6 +32,9 @@ def test_a_run_that_was_stopped_goes_on_and_its_export_fills_a_canvas(tmp_path) 
     cond = family.prepare(Canvas.blank(Grid(frames=5, height=32, width=32, fps=8)), ["red"])
     *_, filled = fill(family, cond, full(2), seed=0)
     assert [frames.rgb.shape for frames in family.decode(filled.z)] == [(1, 32, 32, 3), (4, 32, 32, 3)]
+    again = start("tiny", 1, tmp_path / "again", origin=tmp_path / "export")
+    mean = again.optimizer.mean["dit.head.weight"]
+    assert mean.abs().max() > 0 and torch.equal(mean.bfloat16(), family.dit.head.weight)
     assert (tmp_path / "journal.jsonl").exists() and list((tmp_path / "sheets").glob("*.png"))
 
 
@@ -66,9 +69,9 @@ def test_the_transformer_learns_what_is_always_true() -> None:
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path) -> None:
     (tmp_path / "recipe.json").write_text("{}")
     with pytest.raises(BadRequest, match="already holds a run"):
-        start("tiny", 1, tmp_path, False)
+        start("tiny", 1, tmp_path)
     with pytest.raises(BadRequest, match="no run"):
-        start("tiny", 1, tmp_path / "empty", True)
+        start("tiny", 1, tmp_path / "empty", resume=True)
 
 
 @pytest.mark.parametrize("task", list(holes.MIX))

@@ -181,6 +181,9 @@ def train(
     preset: Annotated[str, typer.Option(metavar="tiny|cpu|gpu", help="The machine; tiny is a rehearsal.")] = "cpu",
     minutes: Annotated[float, typer.Option(help="Wall time.")] = 120.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    origin: Annotated[
+        str, typer.Option("--from", help="Begin with the weights of an export's folder, or `shipped`.")
+    ] = "",
     out: Annotated[str, typer.Option("-o", "--out", help="The run's folder.", show_default="runs/FAMILY-PRESET")] = "",
     as_json: Json = False,
 ) -> None:
@@ -192,7 +195,7 @@ def train(
     from cinecanvas.train.trainer import train as run
 
     folder = Path(out or f"runs/{family}-{preset}")
-    last = _watched_run(run(preset, minutes=minutes, out=folder, resume=resume), silent=as_json)
+    last = _watched_run(run(preset, minutes=minutes, out=folder, resume=resume, origin=_origin(origin)), silent=as_json)
     if as_json:
         print(
             json.dumps(
@@ -240,6 +243,13 @@ def world(
     for one in said:
         print(one.text)
     print(f"{out}: {len(scenes)} scene{'s' if len(scenes) > 1 else ''} of {frames} frames")
+
+
+def _origin(name: str) -> Path | None:
+    """The folder of an export; `shipped` is the one inside the package."""
+    from cinecanvas.models.diorama import SHIPPED
+
+    return {"": None, "shipped": SHIPPED}.get(name, Path(name))
 
 
 def _run(args: list[str]) -> int:

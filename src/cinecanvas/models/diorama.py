@@ -22,10 +22,12 @@ if TYPE_CHECKING:  # the Card is read on machines without torch
     from cinecanvas.models.text import TextEncoder
 
 
+SHIPPED = Path(str(files("cinecanvas.models") / "shipped" / "diorama"))
+
+
 def register() -> tuple[Card, Callable[[], Model]]:
     """The Card of the shipped weights, and how to load them."""
-    folder = Path(str(files("cinecanvas.models") / "shipped" / "diorama"))
-    return read_card(folder), lambda: load(folder)
+    return read_card(SHIPPED), lambda: load(SHIPPED)
 
 
 @dataclass(frozen=True)

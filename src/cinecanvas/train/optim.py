@@ -38,8 +38,8 @@ class Optimizer:
         self._muon(by_shape, scale)
         decay = min(self.ema, 1 - 1 / (0.1 * self.steps + 1.5))
         torch._foreach_lerp_(list(self.mean.values()), list(self.master.values()), 1 - decay)
-        for name, p in self.live.items():
-            p.copy_(self.master[name])
+        self.write_back()
+        for p in self.live.values():
             p.grad = None
 
     def _muon(self, by_shape: Mapping[tuple[int, ...], list[tuple[str, Tensor]]], scale: float) -> None:
@@ -78,9 +78,13 @@ class Optimizer:
             for name, value in tensors.items():
                 value.copy_(state[f"{group}/{name}"])
         self.steps = int(state["steps"])
-        with torch.no_grad():
-            for name, p in self.live.items():
-                p.copy_(self.master[name])
+        self.write_back()
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """The masters into the network."""
+        for name, p in self.live.items():
+            p.copy_(self.master[name])
 
 
 def is_muon(name: str, p: Tensor) -> bool:

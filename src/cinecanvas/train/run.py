@@ -64,8 +64,8 @@ class Run:
         return part
 
 
-def start(preset: str, minutes: float, out: Path, resume: bool) -> Run:
-    """A fresh run, or the one that the folder holds."""
+def start(preset: str, minutes: float, out: Path, *, resume: bool = False, origin: Path | None = None) -> Run:
+    """A fresh run, from nothing or from the export in `origin`; or the run that the folder holds."""
     torch.manual_seed(0)
     recipe = RECIPES[preset](minutes)
     if resume:
@@ -90,6 +90,8 @@ def start(preset: str, minutes: float, out: Path, resume: bool) -> Run:
         run.optimizer.restore(load_file(out / "state.safetensors", device=recipe.device))
         facts = json.loads((out / "state.json").read_text())
         run.spent, run.code_steps = facts["spent"], facts["code_steps"]
+    if origin is not None and not resume:
+        adopt_family(run, origin)
     run.generator.manual_seed(run.optimizer.steps)  # a resumed run sees new examples, and the same ones each time
     return run
 
@@ -98,6 +100,25 @@ def adopt_code(run: Run, tensors: dict[str, Tensor]) -> None:
     """Take over a fitted code; the transformer learns how much each of its channels varies."""
     run.code.load_state_dict({k: v for k, v in tensors.items() if k != "variance"})
     run.dit.variance = tensors["variance"].to(run.recipe.device)
+
+
+def adopt_family(run: Run, folder: Path) -> None:
+    """Begin with the weights of an export: its code is kept, and what came before clips counts as done."""
+    family = diorama.load(folder)
+    fits = (family.autoencoder.shape, family.dit.shape, family.text.vocabulary)
+    if fits != (run.recipe.code, run.recipe.dit, run.text.vocabulary):
+        raise BadRequest(
+            f"The weights in {folder.name} are of other sizes or words than the preset {run.recipe.preset}",
+            do="Choose the preset that made them",
+        )
+    adopt_code(run, {**family.autoencoder.state_dict(), "variance": family.dit.variance})
+    found = nn.ModuleDict({"text": family.text, "dit": family.dit})
+    for name, parameter in found.named_parameters():
+        run.optimizer.master[name].copy_(parameter)
+        run.optimizer.mean[name].copy_(parameter)
+    run.optimizer.write_back()
+    run.spent = {"stills": 60 * run.recipe.stills_minutes, "decoder": 60 * run.recipe.code_minutes}
+    save_code(run)
 
 
 def pixel_path(run: Run, bucket: Bucket, chunk: int) -> Path:

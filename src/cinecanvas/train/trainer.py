@@ -38,8 +38,12 @@ from cinecanvas.train.validate import sample_sheet, validate
 LOOK_EVERY = 300.0  # s between validations with a sample sheet
 
 
-def train(preset: str, *, minutes: float, out: Path, resume: bool = False) -> Iterator[Progress]:
+def train(
+    preset: str, *, minutes: float, out: Path, resume: bool = False, origin: Path | None = None
+) -> Iterator[Progress]:
     """Run for `minutes` of wall time and export into out/export; `resume` goes on where the folder's run stopped.
+
+    A fresh run may begin with the weights of `origin`, the folder of an export, and goes straight to clips.
 
     All the time that is left after the phases before goes to clips. Closing the generator saves a checkpoint first.
     """
@@ -48,7 +52,7 @@ def train(preset: str, *, minutes: float, out: Path, resume: bool = False) -> It
     if not 0.2 <= minutes <= 100_000:
         raise BadRequest(f"{minutes} minutes were asked for", "A run takes from 0.2 minutes to 100000")
     begun = time.monotonic()
-    run = start(preset, minutes, out, resume)
+    run = start(preset, minutes, out, resume=resume, origin=origin)
     polish = min(run.recipe.polish_minutes, 0.1 * minutes)
     deadline = begun + 60 * (minutes - polish)
     run.spent.pop("polish", None)  # it follows every call's clips
@@ -68,9 +72,7 @@ def train(preset: str, *, minutes: float, out: Path, resume: bool = False) -> It
 
 
 def prepare_code(run: Run) -> Iterator[Progress]:
-    """Render the clips whose pixels are kept, fit the principal components on their cells."""
-    if (run.folder / "code.safetensors").exists():
-        return
+    """Render the clips whose pixels are kept; unless there is a code, fit the principal components on their cells."""
     buckets = run.recipe.buckets
     cells = []
     for index, bucket in enumerate(buckets):
@@ -84,6 +86,8 @@ def prepare_code(run: Run) -> Iterator[Progress]:
             found = to_cells(rgb, run.recipe.code.strides).flatten(0, 3)
             cells.append(found[torch.randperm(len(found))[: 6000 if bucket.frames > 1 else 1000]])
             yield Progress("pixels", (index + 1) / len(buckets), 0.0)
+    if (run.folder / "code.safetensors").exists():
+        return
     mean, basis, deviation = principal_components(torch.cat(cells), run.recipe.code.channels)
     # latents keep half of the spectrum's slope (std^0.5), so strong components speak first; their mean variance is 1
     scale = deviation.sqrt() * deviation.mean().sqrt()
