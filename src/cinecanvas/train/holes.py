@@ -10,7 +10,7 @@ from torch import Tensor
 
 # how often each is drawn; "levels" gives every moment a noise of its own (Diffusion Forcing, Chen et al. 2024)
 MIX: dict[str, float] = {
-    "text_to_video": 0.38,
+    "text_to_video": 0.46,
     "image_to_video": 0.12,
     "extend": 0.08,
     "extend_backward": 0.05,
@@ -18,7 +18,7 @@ MIX: dict[str, float] = {
     "keyframes": 0.06,
     "inpaint": 0.05,
     "outpaint": 0.05,
-    "levels": 0.14,
+    "levels": 0.08,
 }
 PURE = 0.03  # of the examples begin at sigma 1 exactly, as sampling does
 RESIDUE = 0.15  # the most noise left on known cells, in 30 % of the examples: a history that is not perfect stops drift
