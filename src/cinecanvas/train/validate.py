@@ -61,9 +61,9 @@ def describe(recipe: Recipe) -> Card:
         tasks=dict.fromkeys(f"{exact} outpaint edit".split(), "exact"),
         orders=("full", "causal", "pyramid"),
         recipes={
-            "draft": Sampling(steps=6, guidance=4.0, shift=4.0),
-            "standard": Sampling(steps=16, guidance=4.0, shift=4.0),
-            "best": Sampling(steps=40, guidance=4.0, shift=4.0),
+            "draft": Sampling(steps=6, guidance=3.0, shift=4.0),
+            "standard": Sampling(steps=16, guidance=3.0, shift=4.0),
+            "best": Sampling(steps=40, guidance=3.0, shift=4.0),
         },
         words={
             "shape": level.shapes,
