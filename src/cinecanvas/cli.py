@@ -21,6 +21,7 @@ from cinecanvas.errors import BadRequest, Cancelled, CinecanvasError
 
 if TYPE_CHECKING:  # none of it is needed to print the help
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
     from cinecanvas.generate import Done, Event, Planned
     from cinecanvas.model import Card
@@ -337,23 +338,13 @@ def _watched(events: Iterator[Event], *, silent: bool) -> Done:
     """Run to the end, with a bar on stderr if somebody looks at it."""
     from contextlib import closing
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
     from cinecanvas.generate import Done, Phase, Planned, Step
 
-    console = Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
-    columns = (
-        TextColumn("{task.description:<8}"),
-        BarColumn(40),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    done: Done | None = None
-    with (
-        closing(cast(Any, events)),
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
+    bar = _bar(TextColumn("{task.description:<8}"), BarColumn(40), MofNCompleteColumn(), silent=silent)
+    console, done = bar.console, cast("Done | None", None)
+    with closing(cast(Any, events)), bar:
         task, of = bar.add_task("plan", total=None, left=""), ""
         for event in events:
             if isinstance(event, Planned):
@@ -376,21 +367,11 @@ def _watched_run(events: Iterator[Any], *, silent: bool) -> Any:
     """A training run to its end: a bar where somebody looks, else a line every 30 s; notes are always printed."""
     from contextlib import closing
 
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 
-    console = Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
-    columns = (
-        TextColumn("{task.description:<14}"),
-        BarColumn(30),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    told, last = 0.0, None
-    with (
-        closing(cast(Any, events)),
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
+    bar = _bar(TextColumn("{task.description:<14}"), BarColumn(30), TaskProgressColumn(), silent=silent)
+    console, told, last = bar.console, 0.0, None
+    with closing(cast(Any, events)), bar:
         task = bar.add_task("start", total=1.0, left="")
         for event in events:
             last = event
@@ -402,6 +383,16 @@ def _watched_run(events: Iterator[Any], *, silent: bool) -> Any:
                 told = time.monotonic()
     assert last is not None, "the run told nothing"
     return last
+
+
+def _bar(*columns: ProgressColumn, silent: bool) -> Progress:
+    """A live bar on stderr that ends in the task's `left`; shown only where somebody looks."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
+    console = Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
+    left = TextColumn("{task.fields[left]}")
+    return Progress(*columns, left, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _print_start(event: Planned, console: Console) -> None:

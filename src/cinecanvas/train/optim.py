@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -107,8 +107,3 @@ def orthogonal(batch: Tensor, *, steps: int = 5) -> Tensor:
 def cooled(done: float, *, decay: float) -> float:
     """The rate's factor when `done` of the run (0..1) is over: constant, then linear to 2 %."""
     return 1.0 if done < 1 - decay else max(0.02, (1 - done) / decay)
-
-
-def numel(parameters: Iterable[Tensor]) -> int:
-    """How many numbers there are to learn."""
-    return sum(p.numel() for p in parameters)

@@ -48,7 +48,6 @@ class Recipe(BaseModel):
     code_minutes: float = 8.0
     polish_minutes: float = 6.0  # of the decoder again, at the end, on what the transformer makes
     stills_minutes: float = 20.0  # stills first, clips after (Emu Video's factorisation, Girdhar et al. 2023)
-    clip_minutes: float = 90.0
     # mean and deviation of logit sigma: many cells share one layout, so it takes much noise to hide it. At a mean of
     # 0.9 only 2 % of the examples lie above sigma 0.95, where sky and floor are decided: clips did not follow words
     noise_still: float = 0.8
@@ -88,7 +87,6 @@ def cpu(minutes: float) -> Recipe:
         code_minutes=minutes * 0.07,
         polish_minutes=minutes * 0.06,
         stills_minutes=minutes * 0.2,
-        clip_minutes=minutes * 0.55,
     )
 
 
@@ -112,7 +110,6 @@ def gpu(minutes: float) -> Recipe:
         code_minutes=minutes * 0.12,
         polish_minutes=minutes * 0.08,
         stills_minutes=minutes * 0.12,
-        clip_minutes=minutes * 0.6,
         noise_still=1.2,
         noise_clip=2.2,
         adam_rate=1e-3,
@@ -137,7 +134,6 @@ def tiny(minutes: float) -> Recipe:
         code_minutes=minutes * 0.1,
         polish_minutes=minutes * 0.1,
         stills_minutes=minutes * 0.1,
-        clip_minutes=minutes * 0.5,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -122,9 +121,3 @@ def sample_sheet(family: Diorama, recipe: Recipe, path: Path) -> None:
     clips = generated(family, canvas, TEN, recipe=sampling, seeds=range(len(TEN)))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet(list(clips.numpy()), labels=TEN, columns=6, scale=2).save(path)
-
-
-def journal(folder: Path) -> list[dict[str, object]]:
-    """The validations so far, oldest first."""
-    path = folder / "journal.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
