@@ -16,8 +16,10 @@ import torch
 
 from cinecanvas.models.dit import DiTShape
 from cinecanvas.train import data, trainer
+from cinecanvas.train.oracle import FACTS
 from cinecanvas.train.recipes import RECIPES, Bucket
 from cinecanvas.train.run import Run, start
+from cinecanvas.world.captions import SLOTS
 
 
 def flops(shape: DiTShape, parameters: int, cells: int, words: int) -> float:
@@ -31,7 +33,9 @@ def measure(run: Run, bucket: Bucket, steps: int) -> dict[str, float | str]:
     cells = (1 + (bucket.frames - 1) // t, bucket.height // y, bucket.width // x)
     examples = data.Examples(
         torch.randn(256, run.recipe.code.channels, *cells).half(),
+        torch.randn(256, FACTS + len(run.oracle.words["shape"]), *cells).half(),
         torch.randint(0, len(run.text.vocabulary), (256, data.FORMS, data.WORDS)).short(),
+        torch.full((256, data.FORMS, len(SLOTS)), 0, dtype=torch.int8),
     )
     forward, pieces = trainer.compiled_forward(run), data.piece_table(run.text)
     for _ in range(2):

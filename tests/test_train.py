@@ -16,7 +16,10 @@ from cinecanvas.schedule import full
 from cinecanvas.train import holes, trainer
 from cinecanvas.train.losses import flow_loss
 from cinecanvas.train.optim import Optimizer, cooled, orthogonal
+from cinecanvas.train.oracle import FACTS, facts_of, mirrored
 from cinecanvas.train.run import start
+from cinecanvas.world.render import render
+from cinecanvas.world.scene import FIRST, change, draw, mirror
 
 
 def test_a_run_that_was_stopped_goes_on_and_its_export_fills_a_canvas(tmp_path) -> None:
@@ -94,6 +97,28 @@ def test_a_drawn_batch_mixes_the_tasks_as_they_are_named() -> None:
     assert abs(nothing_known - holes.MIX["text_to_video"] - holes.MIX["levels"]) < 0.06
     first_only = ((moments[:, 0] == 0) & (moments[:, 1:] == 1).all(1)).float().mean()
     assert first_only > holes.MIX["image_to_video"]
+
+
+def test_the_facts_of_a_mirrored_scene_are_the_mirrored_facts() -> None:
+    scenes = [draw(seed, FIRST) for seed in range(6)]
+    here, there = (
+        facts_of(
+            render(some, frames=9, height=32, width=48, fps=8, truth=True).truth, [0] * 6, strides=(4, 16, 16), kinds=4
+        )
+        for some in (scenes, [mirror(scene) for scene in scenes])
+    )
+    assert here.shape == (6, FACTS + 4, 3, 2, 3)
+    assert not torch.allclose(here, there, atol=0.1)
+    assert torch.allclose(mirrored(here), there, atol=1e-4)
+
+
+def test_a_clip_that_pans_has_a_background_that_flows_and_a_thing_that_covers_its_cells() -> None:
+    scene = change(change(draw(3, FIRST), "camera", "pan_left"), "motion", "rest")
+    seen = render([scene], frames=9, height=64, width=64, fps=8, truth=True)
+    facts = facts_of(seen.truth, [2], strides=(4, 16, 16), kinds=4)[0]
+    whole = (seen.truth.segmentation[:, 1:5] >= 2).float().mean()
+    assert torch.allclose(facts[:4, 1].mean(), whole) and torch.allclose(facts[FACTS + 2, 1].mean(), whole)
+    assert (facts[7, :, 0] > 0).all() and facts[FACTS + 1].abs().max() == 0
 
 
 def test_muon_steps_are_nearly_orthogonal() -> None:

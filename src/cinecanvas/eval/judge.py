@@ -16,14 +16,7 @@ from cinecanvas.models import weights
 from cinecanvas.world.captions import SLOTS, Spec
 from cinecanvas.world.scene import FIRST
 
-VALUES: dict[str, tuple[str, ...]] = {
-    "floor": FIRST.floors,
-    "sky": FIRST.skies,
-    "colour": FIRST.colours,
-    "shape": FIRST.shapes,
-    "motion": FIRST.motions,
-    "camera": FIRST.cameras,
-}
+VALUES = FIRST.words
 LOOKS = ("floor", "sky", "colour", "shape")  # read from places; motion and camera are read from paths
 FRAMES, SIDE, FPS = 17, 64, 8.0  # what a judge sees, whatever the clip was: px and 1/s
 Eye = Literal["frames", "groups"]

@@ -65,8 +65,9 @@ class Diorama:
         """x0 of the video track (B, C, T', H', W'), float32."""
         import torch
 
+        start = cond.canvas.tracks["video"].start
         with torch.inference_mode():
-            return {"video": self.dit(z["video"], sigma["video"], cond.words)}
+            return {"video": self.dit(z["video"], sigma["video"], cond.words, start=start)}
 
     def decode(self, z: Tensors) -> Iterator[Frames]:
         """RGB uint8 (t, H, W, 3), group by group: one frame, then four at a time."""

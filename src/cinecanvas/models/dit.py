@@ -14,6 +14,9 @@ from cinecanvas.models.layers import Block, fourier, norm, rope
 from cinecanvas.models.text import mask_bias
 
 
+LATE = 9  # cells: a window that does not begin at the beginning is simply late, for attention itself is relative
+
+
 class DiTShape(BaseModel):
     """The sizes of one network; they travel with its weights."""
 
@@ -50,25 +53,33 @@ class DiT(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, z_BCTHW: Tensor, sigma_B1THW: Tensor, words: Words) -> Tensor:
-        """x0 (B, C, T, H, W), float32."""
+    def forward(self, z_BCTHW: Tensor, sigma_B1THW: Tensor, words: Words, *, start: int = 0) -> Tensor:
+        """x0 (B, C, T, H, W), float32; `start` cells of the whole lie before the first of these."""
+        return self.traced(z_BCTHW, sigma_B1THW, words, start=start)[0]
+
+    def traced(
+        self, z_BCTHW: Tensor, sigma_B1THW: Tensor, words: Words, *, start: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """x0 (B, C, T, H, W), float32, and what half of the blocks made of it (B, L, D)."""
         b, c, t, h, w = z_BCTHW.shape
         z = z_BCTHW.flatten(2).transpose(1, 2).float()
         sigma = sigma_B1THW.flatten(1)[..., None].float()
         skip, scale, total = preconditioning(sigma, self.variance.float())
         dtype = self.head.weight.dtype
-        positions = lattice(t, h, w, stride=self.shape.time_stride, start=0)
+        positions = lattice(t, h, w, stride=self.shape.time_stride, start=start and start + LATE)
         cos, sin = (a.to(z.device, dtype) for a in rope(positions, self.shape.width // self.shape.heads))
         x = self.embed((z / total).to(dtype)) + self.place(place_features(positions).to(z.device, dtype))
         extent = fourier(torch.tensor([t / 4, h / 4, w / 4]).log(), 4, base=1.0).flatten().to(z.device, dtype)
         mod = self.level(fourier(sigma[..., 0], 16, base=0.5).to(dtype))
         mod = F.silu(mod + (self.sentence(words.states[:, 0]) + self.extent(extent))[:, None])
         bias = torch.cat([torch.zeros(b, 1, 1, t * h * w, device=z.device, dtype=dtype), words.bias.to(dtype)], dim=-1)
-        for block, keys in zip(self.blocks, words.keys, strict=True):
+        middle = x
+        for i, (block, keys) in enumerate(zip(self.blocks, words.keys, strict=True)):
             x = block(x, mod, keys, bias, cos, sin)
+            middle = x if 2 * (i + 1) <= len(self.blocks) else middle
         out = self.head(norm(x) * (1 + self.last(mod)))
         x0 = skip * z + scale * out.float()
-        return x0.transpose(1, 2).reshape(b, c, t, h, w)
+        return x0.transpose(1, 2).reshape(b, c, t, h, w), middle
 
     def read(self, states: Tensor, padding: Tensor) -> Words:
         """Text states (B, M, D) to what every block needs of them, once per canvas."""
@@ -105,4 +116,4 @@ def lattice(t: int, h: int, w: int, *, stride: int, start: int) -> Tensor:
 def place_features(positions: Tensor) -> Tensor:
     """Absolute place (L, 36): rotary attention is relative, the horizon is not; time saturates for long clips."""
     t, y, x = positions.unbind(-1)
-    return torch.cat([fourier(axis, 6, base=0.2) for axis in (t.clamp(max=8), y, x)], dim=-1)
+    return torch.cat([fourier(axis, 6, base=0.2) for axis in (t.clamp(max=LATE - 1), y, x)], dim=-1)

@@ -14,7 +14,10 @@ Preset = Literal["tiny", "cpu", "gpu"]
 
 
 class Bucket(BaseModel):
-    """Clips of one extent: `frames` of `width` x `height` px, `count` in the bank, in `share` of the batches."""
+    """Clips of one extent: `frames` of `width` x `height` px, `count` in the bank, in `share` of the batches.
+
+    Late clips begin at any moment of a long film, so their first frame is only what came before, and not shown.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,11 +27,12 @@ class Bucket(BaseModel):
     count: int
     share: float
     batch: int
+    late: bool = False
 
     @property
     def name(self) -> str:
         """For example 64x64x17."""
-        return f"{self.width}x{self.height}x{self.frames}"
+        return f"{self.width}x{self.height}x{self.frames}{'-late' if self.late else ''}"
 
 
 class Recipe(BaseModel):
@@ -59,6 +63,7 @@ class Recipe(BaseModel):
     warmup: int = 60
     decay: float = 0.9  # the last part of a run in which the rate falls to 2 %
     ema: float = 0.998
+    oracle: float = 0.4  # weight of the lesson in what the renderer knows, at the full rate
     unconditional: float = 0.12  # captions dropped, for classifier-free guidance
     forget: float = 0.08  # words whose own row is dropped, so that sub-words learn to stand alone
 
@@ -66,7 +71,7 @@ class Recipe(BaseModel):
 def cpu(minutes: float) -> Recipe:
     """64 px, 17 frames, 8 M parameters: what two cores learn in a few hours."""
     # a fifth of the time renders and trains the code; the bank grows with the run, so that no clip is seen too often
-    clips = int(min(60_000, 150 * minutes))
+    clips = int(min(60_000, 200 * minutes))
     stills = int(min(120_000, 350 * minutes))
     return Recipe(
         preset="cpu",
@@ -75,13 +80,14 @@ def cpu(minutes: float) -> Recipe:
         code=CodeShape(),
         dit=DiTShape(),
         buckets=(
-            Bucket(frames=17, width=64, height=64, count=int(clips * 0.76), share=0.66, batch=48),
+            Bucket(frames=17, width=64, height=64, count=int(clips * 0.76), share=0.56, batch=48),
             Bucket(frames=17, width=80, height=48, count=int(clips * 0.12), share=0.12, batch=48),
             Bucket(frames=17, width=48, height=80, count=int(clips * 0.08), share=0.08, batch=48),
             Bucket(frames=33, width=64, height=64, count=int(clips * 0.04), share=0.06, batch=24),
             Bucket(frames=1, width=64, height=64, count=int(stills * 0.8), share=0.06, batch=128),
             Bucket(frames=1, width=80, height=48, count=int(stills * 0.12), share=0.01, batch=128),
             Bucket(frames=1, width=48, height=80, count=int(stills * 0.08), share=0.01, batch=128),
+            Bucket(frames=33, width=64, height=64, count=int(clips * 0.1), share=0.1, batch=24, late=True),
         ),
         code_clips=int(min(1500, 12 * minutes + 64)),
         code_minutes=minutes * 0.07,
@@ -101,11 +107,12 @@ def gpu(minutes: float) -> Recipe:
         code=CodeShape(channels=96, widths=(256, 192, 96)),
         dit=DiTShape(channels=96, width=512, heads=8),
         buckets=(
-            Bucket(frames=33, width=128, height=128, count=int(clips * 0.6), share=0.6, batch=192),
+            Bucket(frames=33, width=128, height=128, count=int(clips * 0.6), share=0.5, batch=192),
             Bucket(frames=33, width=160, height=96, count=int(clips * 0.15), share=0.15, batch=192),
             Bucket(frames=33, width=96, height=160, count=int(clips * 0.1), share=0.1, batch=192),
             Bucket(frames=9, width=128, height=128, count=int(clips * 0.15), share=0.1, batch=512),
             Bucket(frames=1, width=128, height=128, count=clips, share=0.05, batch=1024),
+            Bucket(frames=33, width=128, height=128, count=int(clips * 0.1), share=0.1, batch=192, late=True),
         ),
         code_minutes=minutes * 0.12,
         polish_minutes=minutes * 0.08,
@@ -126,8 +133,9 @@ def tiny(minutes: float) -> Recipe:
         code=CodeShape(channels=24, widths=(32, 16, 8)),
         dit=DiTShape(channels=24, width=64, depth=2, heads=2, rank=16, text_width=64),
         buckets=(
-            Bucket(frames=5, width=32, height=32, count=256, share=0.7, batch=16),
-            Bucket(frames=1, width=32, height=32, count=256, share=0.3, batch=16),
+            Bucket(frames=5, width=32, height=32, count=256, share=0.6, batch=16),
+            Bucket(frames=1, width=32, height=32, count=256, share=0.2, batch=16),
+            Bucket(frames=9, width=32, height=32, count=256, share=0.2, batch=16, late=True),
         ),
         compiled=False,
         code_clips=64,

@@ -17,9 +17,11 @@ from cinecanvas.models.dit import DiT
 from cinecanvas.models.text import TextEncoder
 from cinecanvas.train import data
 from cinecanvas.train.optim import Optimizer
+from cinecanvas.train.oracle import Oracle
 from cinecanvas.train.recipes import RECIPES, Bucket, Recipe
 from cinecanvas.train.validate import describe
 from cinecanvas.world.captions import vocabulary
+from cinecanvas.world.scene import LEVELS
 
 SAVE_EVERY = 90.0  # s between checkpoints
 
@@ -63,6 +65,12 @@ class Run:
         assert isinstance(part, DiT)
         return part
 
+    @property
+    def oracle(self) -> Oracle:
+        part = self.network["oracle"]
+        assert isinstance(part, Oracle)
+        return part
+
 
 def start(preset: str, minutes: float, out: Path, *, resume: bool = False, origin: Path | None = None) -> Run:
     """A fresh run, from nothing or from the export in `origin`; or the run that the folder holds."""
@@ -79,7 +87,13 @@ def start(preset: str, minutes: float, out: Path, *, resume: bool = False, origi
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(recipe.model_dump_json(indent=1))
     code = Autoencoder(recipe.code).to(recipe.device)
-    network = nn.ModuleDict({"text": TextEncoder(sorted(vocabulary()), recipe.dit.text_width), "dit": DiT(recipe.dit)})
+    network = nn.ModuleDict(
+        {
+            "text": TextEncoder(sorted(vocabulary()), recipe.dit.text_width),
+            "dit": DiT(recipe.dit),
+            "oracle": Oracle(recipe.dit.width, recipe.dit.text_width, LEVELS[recipe.level].words),
+        }
+    )
     network = network.to(recipe.device, torch.bfloat16)
     optimizer = Optimizer(network, muon_rate=recipe.muon_rate, adam_rate=recipe.adam_rate, ema=recipe.ema)
     code_optimizer = torch.optim.AdamW(code.parameters(), lr=8e-4, weight_decay=0.0)

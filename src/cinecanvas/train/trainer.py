@@ -80,8 +80,8 @@ def prepare_code(run: Run) -> Iterator[Progress]:
         for chunk in range(min(wanted, data.chunks(bucket))):
             path = pixel_path(run, bucket, chunk)
             if not path.exists():
-                _, pixels = data.pictures(data.seeds_of(bucket, chunk, run.recipe), bucket, run.recipe)
-                data.store(path, {"pixels": pixels})
+                _, seen = data.pictures(data.seeds_of(bucket, chunk, run.recipe), bucket, run.recipe)
+                data.store(path, {"pixels": seen.rgb.cpu()})
             rgb = data.to_rgb(load_file(path)["pixels"])
             found = to_cells(rgb, run.recipe.code.strides).flatten(0, 3)
             cells.append(found[torch.randperm(len(found))[: 6000 if bucket.frames > 1 else 1000]])
@@ -163,9 +163,11 @@ def train_step(run: Run, forward: Forward, bank: data.Examples, bucket: Bucket, 
     """One batch of canvases with holes: noise, predict, score the holes, step. Returns the loss."""
     recipe, g = run.recipe, run.generator
     rows = torch.randint(len(bank.latents), (bucket.batch,), generator=g)
-    x = bank.latents[rows].to(recipe.device).float()
-    ids = bank.ids[rows, torch.randint(data.FORMS, (bucket.batch,), generator=g)].long()
-    ids = ids.masked_fill(torch.rand(bucket.batch, 1, generator=g) < recipe.unconditional, -1)
+    first = 1 if bucket.late else 0
+    x, facts = (t[rows, :, first:].to(recipe.device).float() for t in (bank.latents, bank.facts))
+    form = torch.randint(data.FORMS, (bucket.batch,), generator=g)
+    silent = torch.rand(bucket.batch, 1, generator=g) < recipe.unconditional
+    ids, said = (t[rows, form].long().masked_fill(silent, -1) for t in (bank.ids, bank.said))
     forget = torch.rand(ids.shape, generator=g) < recipe.forget
     still = bucket.frames == 1
     noise = holes.draw(
@@ -180,21 +182,26 @@ def train_step(run: Run, forward: Forward, bank: data.Examples, bucket: Bucket, 
     ids, forget = ids.to(recipe.device), forget.to(recipe.device)
     # an absent word has no pieces either
     gathered = pieces[ids.clamp(min=0)].masked_fill((ids < 0)[..., None], 0)
-    loss = flow_loss(forward(z, sigma, ids, gathered, forget), x, sigma, hole)
-    loss.backward()
+    x0, middle, sentence = forward(z, sigma, ids, gathered, forget, first)
+    loss = flow_loss(x0, x, sigma, hole)
+    lesson = run.oracle.loss(middle, facts, hole, sentence, said.to(recipe.device))
+    # it falls with the rate: the truth shows the way, the pictures have the last word
+    (loss + recipe.oracle * min(1.0, rate) * lesson).backward()
     run.optimizer.step(rate)
     return loss.detach()
 
 
 class Forward:
-    """Words and noisy cells to x0."""
+    """Words and noisy cells to x0, the transformer's middle states and the sentence's own."""
 
     def __init__(self, text: TextEncoder, dit: DiT) -> None:
         self.text, self.dit = text, dit
 
-    def __call__(self, z: Tensor, sigma: Tensor, ids: Tensor, pieces: Tensor, forget: Tensor) -> Tensor:
+    def __call__(
+        self, z: Tensor, sigma: Tensor, ids: Tensor, pieces: Tensor, forget: Tensor, start: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         states, padding = self.text(ids, pieces, forget=forget)
-        return self.dit(z, sigma, self.dit.read(states, padding))
+        return *self.dit.traced(z, sigma, self.dit.read(states, padding), start=start), states[:, 0]
 
 
 def compiled_forward(run: Run) -> Forward:

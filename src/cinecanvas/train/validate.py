@@ -39,7 +39,6 @@ TEN = (
 
 def describe(recipe: Recipe) -> Card:
     """The Card of a family trained by this recipe, before it has digests and scores."""
-    level = LEVELS[recipe.level]
     clips = [b for b in recipe.buckets if b.frames > 1]
     first = clips[0]
     sizes = tuple(dict.fromkeys((b.width, b.height) for b in clips))
@@ -64,14 +63,7 @@ def describe(recipe: Recipe) -> Card:
             "standard": Sampling(steps=16, guidance=3.0, shift=4.0),
             "best": Sampling(steps=40, guidance=3.0, shift=4.0),
         },
-        words={
-            "shape": level.shapes,
-            "colour": level.colours,
-            "floor": level.floors,
-            "sky": level.skies,
-            "motion": level.motions,
-            "camera": level.cameras,
-        },
+        words=dict(LEVELS[recipe.level].words),
     )
 
 
@@ -107,8 +99,8 @@ def held_back(family: Diorama, recipe: Recipe, folder: Path) -> tuple[Tensor, li
     seeds = range(data.HELD_BACK, data.HELD_BACK + 48)
     path = folder / "validation.safetensors"
     if not path.exists():
-        _, pixels = data.pictures(seeds, bucket, recipe)
-        data.store(path, {"latents": family.autoencoder.encode(data.to_rgb(pixels).to(family.device)).half().cpu()})
+        _, seen = data.pictures(seeds, bucket, recipe)
+        data.store(path, {"latents": family.autoencoder.encode(data.to_rgb(seen.rgb).to(family.device)).half().cpu()})
     texts = [caption(draw(seed, LEVELS[recipe.level]), seed, style="plain").text for seed in seeds]
     return load_file(path)["latents"].float(), texts
 

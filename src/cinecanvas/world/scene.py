@@ -112,6 +112,14 @@ class Level(BaseModel, frozen=True):
     materials: tuple[Material, ...] = ()
     most_things: int = 1
 
+    @property
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """The values of the six slots that every scene has."""
+        return {
+            "floor": self.floors, "sky": self.skies, "colour": self.colours, "shape": self.shapes,
+            "motion": self.motions, "camera": self.cameras,
+        }  # fmt: skip
+
 
 FIRST = Level(
     shapes=("ball", "cube", "cone", "cylinder"),
