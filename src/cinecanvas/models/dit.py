@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from cinecanvas.models.layers import Block, fourier, norm, rope
 from cinecanvas.models.text import mask_bias
 
-
 LATE = 9  # cells: a window that does not begin at the beginning is simply late, for attention itself is relative
 
 
@@ -57,9 +56,7 @@ class DiT(nn.Module):
         """x0 (B, C, T, H, W), float32; `start` cells of the whole lie before the first of these."""
         return self.traced(z_BCTHW, sigma_B1THW, words, start=start)[0]
 
-    def traced(
-        self, z_BCTHW: Tensor, sigma_B1THW: Tensor, words: Words, *, start: int = 0
-    ) -> tuple[Tensor, Tensor]:
+    def traced(self, z_BCTHW: Tensor, sigma_B1THW: Tensor, words: Words, *, start: int = 0) -> tuple[Tensor, Tensor]:
         """x0 (B, C, T, H, W), float32, and what half of the blocks made of it (B, L, D)."""
         b, c, t, h, w = z_BCTHW.shape
         z = z_BCTHW.flatten(2).transpose(1, 2).float()
