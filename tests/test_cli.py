@@ -208,7 +208,7 @@ def test_a_closed_pipe_is_quiet() -> None:
 def test_a_bug_is_one_line_and_a_traceback_only_on_demand(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_request", lambda *args: 1 / 0)
+    monkeypatch.setattr(cli, "text_to_video", lambda *args, **options: 1 / 0)
     code, out, err = called(capsys, "plan", "a")
     assert code == 1 and out == "" and "bug in cinecanvas: ZeroDivisionError" in err and err.count("\n") == 1
     monkeypatch.setenv("CINECANVAS_DEBUG", "1")
@@ -237,6 +237,40 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(called(capsys, "models", "--json")[1])["models"]
     assert "knows colour" in called(capsys, "models", "toy")[1]
     assert json.loads(called(capsys, "models", "toy", "--json")[1])["name"] == "toy"
+
+
+def test_a_film_goes_from_verb_to_verb(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def makes(frames: int, *args: str) -> None:
+        code, _, err = called(capsys, *args, "--model", "toy", "--quality", "draft", "--seed", "3")
+        assert code == 0, err
+        assert info(args[args.index("-o") + 1]).frames == frames
+
+    makes(1, "image", "a red dot", "-o", "dot.png")
+    makes(8, "animate", "dot.png", "red", "-o", "a.mp4", "--seconds", "1")
+    makes(12, "extend", "a.mp4", "red", "-o", "b.mp4", "--seconds", "0.5")
+    makes(8, "retake", "a.mp4", "red", "--from", "0.25", "--to", "0.5", "-o", "c.mp4")
+    makes(8, "outpaint", "a.mp4", "red", "--to", "3:2", "-o", "d.mp4")
+    makes(8, "remix", "a.mp4", "blue", "--keep", "0.5", "-o", "e.mp4")
+    makes(20, "join", "a.mp4", "c.mp4", "red", "--seconds", "0.5", "-o", "f.mp4")
+    makes(4, "interpolate", "dot.png", "dot.png", "red", "--seconds", "0.5", "-o", "g.mp4")
+    makes(8, "keyframes", "red", "--at", "0:dot.png", "--at", "0.5:dot.png", "--seconds", "1", "-o", "h.mp4")
+    code, _, err = called(capsys, "replay", "b.mp4", "-o", "again.mp4")
+    assert code == 0, err
+    assert Path("again.mp4").read_bytes() == Path("b.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["animate", "none.png", "red"], "There is no file none.png"),
+        (["keyframes", "red", "--at", "soon:a.png"], "A keyframe is SECOND:PICTURE"),
+        (["outpaint", "none.png", "red", "--to", "16:9", "--place", "left"], "There is no file"),
+        (["replay", "none.json"], "There is no file none.json"),
+    ],
+)
+def test_a_verb_refuses_in_one_line(args: list[str], said: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = called(capsys, *args)
+    assert code == 2 and not out and said in err and err.count("\n") == 1
 
 
 def test_world_renders_a_captioned_scene_and_a_sheet(capsys: pytest.CaptureFixture[str]) -> None:

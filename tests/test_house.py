@@ -19,11 +19,11 @@ TREES = {name: ast.parse(path.read_text(), name) for name, path in FILES.items()
 FLOORS = (
     {"errors"},
     {"request", "schedule", "grid", "settings", "runtime"},
-    {"canvas", "model", "media", "world"},
-    {"plan", "sampler", "guidance", "client", "models"},
+    {"canvas", "model", "media", "world", "layout", "flags"},
+    {"plan", "sampler", "guidance", "client", "models", "compose"},
     {"generate"},
     {"jobs", "eval"},
-    {"server", "train"},
+    {"server", "train", "console"},
     {"cli"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}
@@ -31,8 +31,10 @@ FAMILIES = {name for name, tree in TREES.items() if name.startswith("models/") a
     node.name for node in tree.body if isinstance(node, ast.FunctionDef)
 }}  # fmt: skip
 PUBLIC = {
-    "Canvas", "Card", "CinecanvasError", "Clip", "Grid", "Model", "Request", "Schedule", "cards", "fill", "generate",
-    "guided", "load", "plan", "text_to_video", "__version__",
+    "Canvas", "Card", "CinecanvasError", "Clip", "Grid", "Model", "Request", "Schedule", "Store", "cards", "fill",
+    "generate", "guided", "load", "plan", "take", "__version__",
+    "animate", "extend", "inpaint", "interpolate", "join", "keyframes", "outpaint", "remix", "retake", "text_to_image",
+    "text_to_video",
 }  # fmt: skip
 each_file = pytest.mark.parametrize("name", FILES)
 
@@ -162,7 +164,7 @@ def test_functions_are_not_hidden_by_the_modules_of_their_names() -> None:
 def test_nothing_prints_but_commands() -> None:
     for name, tree in TREES.items():
         for node in tree.body:
-            command = name == "cli.py" or (isinstance(node, ast.FunctionDef) and node.name == "main")
+            command = name in ("cli.py", "console.py") or (isinstance(node, ast.FunctionDef) and node.name == "main")
             calls = (call.func for call in ast.walk(node) if isinstance(call, ast.Call))
             assert command or not any(isinstance(call, ast.Name) and call.id == "print" for call in calls), name
 

@@ -69,6 +69,27 @@ def test_the_decoder_streams_what_it_decodes_at_once() -> None:
     assert torch.equal(torch.cat(groups, dim=2), family.autoencoder.decode(z))
 
 
+def test_pixels_that_are_known_inside_a_hole_hold_in_every_guess() -> None:
+    """A picture in the middle of a group of frames, and half of a cell: the code allows both, so both come out."""
+    family = little()
+    code = family.autoencoder
+    blank = canvas()
+    truth = code.linear(torch.randn(1, 24, 3, 2, 3)).unflatten(2, (3, 4)).permute(0, 2, 1, 3, 4, 5).flatten(2, 3)
+    rgb = torch.cat([truth[:, :, :1], truth[:, :, 4:]], dim=2)  # in the plane of the code, as a clip of 9 frames
+    known = blank.place("video", rgb[:, :, 6:7], at=(6, 0, 0)).place("video", rgb[:, :, :1, :, :8], at=(0, 0, 0))
+    cond = family.prepare(known, ["red ball"])
+    assert {tuple(place) for place in cond.partial.places.tolist()} == {
+        *((0, 2, y, x) for y in range(2) for x in range(3)),
+        *((0, 0, y, 0) for y in range(2)),
+    }
+    z = {"video": torch.randn(1, 24, 3, 2, 3)}
+    guess = family.denoise(z, {"video": torch.ones(1, 1, 3, 2, 3)}, cond)["video"]
+    frames = code.linear(guess).unflatten(2, (3, 4))
+    assert (frames[:, 2, :, 1] - rgb[:, :, 6]).square().mean() < 0.05 * rgb[:, :, 6].var()
+    free = family.denoise(z, {"video": torch.ones(1, 1, 3, 2, 3)}, family.prepare(blank, ["red ball"]))["video"]
+    assert torch.equal(guess[:, :, 1], free[:, :, 1]) and not torch.equal(guess[:, :, 2], free[:, :, 2])
+
+
 def test_a_known_cell_passes_the_transformer_exactly() -> None:
     family = little()
     z = torch.randn(1, 24, 3, 2, 3)

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from cinecanvas.errors import BadRequest
-from cinecanvas.schedule import Order, Schedule, causal, full, pyramid, schedule, shifted
+from cinecanvas.request import Order
+from cinecanvas.schedule import Schedule, causal, full, pyramid, schedule, shifted
 
 MOMENTS = (0.0, 0.5, 1.0)
 

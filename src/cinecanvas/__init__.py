@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from cinecanvas.generate import generate as generate
     from cinecanvas.grid import Grid as Grid
     from cinecanvas.guidance import guided as guided
+    from cinecanvas.media.assets import Store as Store
+    from cinecanvas.media.intake import take as take
     from cinecanvas.model import Card as Card
     from cinecanvas.model import Model as Model
     from cinecanvas.models import cards as cards
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
     from cinecanvas.plan import plan as plan
     from cinecanvas.request import Clip as Clip
     from cinecanvas.request import Request as Request
+    from cinecanvas.request import animate as animate
+    from cinecanvas.request import extend as extend
+    from cinecanvas.request import inpaint as inpaint
+    from cinecanvas.request import interpolate as interpolate
+    from cinecanvas.request import join as join
+    from cinecanvas.request import keyframes as keyframes
+    from cinecanvas.request import outpaint as outpaint
+    from cinecanvas.request import remix as remix
+    from cinecanvas.request import retake as retake
+    from cinecanvas.request import text_to_image as text_to_image
     from cinecanvas.request import text_to_video as text_to_video
     from cinecanvas.sampler import fill as fill
     from cinecanvas.schedule import Schedule as Schedule
@@ -33,12 +45,24 @@ _HOMES = {  # each public name and the module that it lives in; torch comes only
     "Model": "model",
     "Request": "request",
     "Schedule": "schedule",
+    "Store": "media.assets",
+    "animate": "request",
     "cards": "models",
+    "extend": "request",
     "fill": "sampler",
     "generate": "generate",
     "guided": "guidance",
+    "inpaint": "request",
+    "interpolate": "request",
+    "join": "request",
+    "keyframes": "request",
     "load": "models",
+    "outpaint": "request",
     "plan": "plan",
+    "remix": "request",
+    "retake": "request",
+    "take": "media.intake",
+    "text_to_image": "request",
     "text_to_video": "request",
 }
 __all__ = ["__version__", *_HOMES]

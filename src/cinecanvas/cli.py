@@ -13,21 +13,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from cinecanvas import request as tasks
+from cinecanvas.console import (
+    done_json,
+    plan_json,
+    print_card,
+    print_cards,
+    print_done,
+    print_plan,
+    reading_json,
+    watched,
+    watched_run,
+)
 from cinecanvas.errors import BadRequest, Cancelled, CinecanvasError
+from cinecanvas.flags import with_options
+from cinecanvas.request import Request, text_to_image, text_to_video
 
 if TYPE_CHECKING:  # none of it is needed to print the help
-    from rich.console import Console
-    from rich.progress import Progress, ProgressColumn
+    from cinecanvas.media.assets import Asset, Store
 
-    from cinecanvas.generate import Done, Event, Planned
-    from cinecanvas.model import Card
-    from cinecanvas.plan import Phases, Plan
-    from cinecanvas.request import Request
-    from cinecanvas.world.captions import Reading
+Options = dict[str, Any]  # fields of Request, as `flags` reads them
 
 app = typer.Typer(
     name="cine",
@@ -38,14 +47,14 @@ app = typer.Typer(
 )
 
 Prompt = Annotated[str, typer.Argument(help="What to show, in words.", show_default=False)]
-Seconds = Annotated[float | None, typer.Option(help="Length; the model's own if left out.")]
-Size = Annotated[str, typer.Option(metavar="WxH|16:9", help="Pixels such as 640x480, or a shape: 16:9, 9:16, square.")]
-Fps = Annotated[float | None, typer.Option(help="Frames per second; the model's own if left out.")]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same video; drawn if left out.")]
-Quality = Annotated[str, typer.Option(metavar="draft|standard|best", help="More steps look better and take longer.")]
-Model = Annotated[str, typer.Option(help="One of `cine models`.")]
-Negative = Annotated[str, typer.Option(help="What to keep out, in words.")]
-Count = Annotated[int, typer.Option(help="How many videos, each with the next seed.")]
+Out = Annotated[
+    str,
+    typer.Option("-o", "--out", help="FILE.mp4, .webm, .gif, .png or a folder/; named by the prompt if left out."),
+]
+Film = Annotated[Path, typer.Argument(help="A film.", show_default=False)]
+Still = Annotated[Path, typer.Argument(help="A picture.", show_default=False)]
+Either = Annotated[Path, typer.Argument(help="A picture or a film.", show_default=False)]
+Fit = Annotated[str, typer.Option(metavar="crop|pad|stretch", help="How media of another shape fill the frame.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -96,62 +105,213 @@ def cine(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command()
-def generate(
-    prompt: Prompt,
-    out: Annotated[
-        str,
-        typer.Option("-o", "--out", help="FILE.mp4, .webm, .gif, .png or a folder/; named by the prompt if left out."),
-    ] = "",
-    seconds: Seconds = None,
-    size: Size = "",
-    fps: Fps = None,
-    seed: Seed = None,
-    quality: Quality = "standard",
-    model: Model = "",
-    negative: Negative = "",
-    count: Count = 1,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+@with_options()
+def generate(prompt: Prompt, out: Out = "", as_json: Json = False, quiet: Quiet = False, *, options: Options) -> None:
     """Make a video from words."""
-    from cinecanvas.generate import generate as run
-
-    request = _request(prompt, seconds, size, fps, seed, quality, model, negative, count)
-    done = _watched(run(request, out=out or _free_name(prompt, count)), silent=quiet or as_json)
-    if as_json:
-        print(json.dumps(_done_json(done), ensure_ascii=False))
-    elif not quiet:
-        _print_done(done)
+    _made(text_to_video(prompt, **options), out, as_json=as_json, quiet=quiet)
 
 
 @app.command()
-def plan(
+@with_options("seconds", "fps")
+def image(prompt: Prompt, out: Out = "", as_json: Json = False, quiet: Quiet = False, *, options: Options) -> None:
+    """Make one picture from words."""
+    _made(text_to_image(prompt, **options), out, as_json=as_json, quiet=quiet, ending=".png")
+
+
+@app.command()
+@with_options()
+def animate(
+    picture: Still,
     prompt: Prompt,
-    seconds: Seconds = None,
-    size: Size = "",
-    fps: Fps = None,
-    seed: Seed = None,
-    quality: Quality = "standard",
-    model: Model = "",
-    negative: Negative = "",
-    count: Count = 1,
+    out: Out = "",
+    last: Annotated[bool, typer.Option("--last", help="The picture is where it ends, not where it begins.")] = False,
+    fit: Fit = "crop",
     as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: Options,
 ) -> None:
+    """Set a picture in motion."""
+    (still,) = _taken(picture)
+    _made(tasks.animate(still, prompt, last=last, fit=_fit(fit), **options), out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@with_options("seconds")
+def interpolate(
+    first: Either,
+    second: Either,
+    prompt: Prompt,
+    out: Out = "",
+    seconds: Annotated[float, typer.Option(help="Length of what lies between (s).")] = 2.0,
+    fit: Fit = "crop",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: Options,
+) -> None:
+    """Lead from one picture or film to another."""
+    one, two = _taken(first, second)
+    request = tasks.interpolate(one, two, prompt, seconds=seconds, fit=_fit(fit), **options)
+    _made(request, out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@with_options()
+def keyframes(
+    prompt: Prompt,
+    at: Annotated[list[str], typer.Option(metavar="SECOND:PICTURE", help="A picture at its second; once for each.")],
+    out: Out = "",
+    fit: Fit = "crop",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: Options,
+) -> None:
+    """Pin pictures to their seconds and fill what lies between."""
+    times, files = zip(*(_second_and_file(text) for text in at), strict=True)
+    pinned = list(zip(_taken(*files), times, strict=True))
+    _made(tasks.keyframes(pinned, prompt, fit=_fit(fit), **options), out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@with_options("seconds")
+def extend(
+    film: Film,
+    prompt: Prompt,
+    out: Out = "",
+    seconds: Annotated[float, typer.Option(help="How much longer it becomes (s).")] = 2.0,
+    backward: Annotated[bool, typer.Option("--backward", help="Before its beginning, not after its end.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: Options,
+) -> None:
+    """Make a film longer."""
+    (clip,) = _taken(film)
+    request = tasks.extend(clip, prompt, seconds=seconds, backward=backward, **options)
+    _made(request, out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@with_options("seconds")
+def retake(
+    film: Film,
+    prompt: Prompt,
+    start: Annotated[float, typer.Option("--from", help="Where the part begins (s).")],
+    end: Annotated[float, typer.Option("--to", help="Where it ends (s).")],
+    out: Out = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: Options,
+) -> None:
+    """Make a part of a film anew and keep the rest."""
+    (clip,) = _taken(film)
+    _made(tasks.retake(clip, prompt, start=start, end=end, **options), out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@with_options("seconds")
+def inpaint(
+    film: Either,
+    mask: Annotated[Path, typer.Argument(help="Of the same size: white is kept, black is new.", show_default=False)],
+    prompt: Prompt,
+    out: Out = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: Options,
+) -> None:
+    """Paint anew what a mask leaves black."""
+    clip, hole = _taken(film, mask)
+    _made(tasks.inpaint(clip, hole, prompt, **options), out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@with_options("seconds", "size")
+def outpaint(
+    film: Either,
+    prompt: Prompt,
+    to: Annotated[str, typer.Option(metavar="16:9|WxH", help="The new shape or size.")],
+    place: Annotated[str, typer.Option(metavar="X,Y", help="Where the film sits: 0,0 left and top, 1,1.")] = "0.5,0.5",
+    out: Out = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: Options,
+) -> None:
+    """Give a picture or film another shape and paint what lies beside it."""
+    (clip,) = _taken(film)
+    _made(tasks.outpaint(clip, prompt, to=to, place=_place(place), **options), out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@with_options("seconds")
+def remix(
+    film: Either,
+    prompt: Prompt,
+    keep: Annotated[float, typer.Option(help="How much stays, from 0 (nothing) to 1 (all).")] = 0.5,
+    out: Out = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: Options,
+) -> None:
+    """Tell a film again in other words."""
+    (clip,) = _taken(film)
+    _made(tasks.remix(clip, prompt, keep=keep, **options), out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@with_options("seconds")
+def join(
+    first: Film,
+    second: Film,
+    prompt: Prompt,
+    out: Out = "",
+    seconds: Annotated[float, typer.Option(help="Length of the transition (s).")] = 1.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: Options,
+) -> None:
+    """Join two films by a transition that leads from one into the other."""
+    one, two = _taken(first, second)
+    _made(tasks.join(one, two, prompt, seconds=seconds, **options), out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A Request as JSON, or a file that we wrote.", show_default=False)],
+    out: Out = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make again what a file was made from: the same frames on the same machine and version."""
+    from cinecanvas.generate import request_of
+
+    _made(request_of(file), out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@with_options()
+def plan(prompt: Prompt, as_json: Json = False, *, options: Options) -> None:
     """Say what `generate` would do and what it would cost, without doing it."""
     from cinecanvas.models import advice, card, understood
     from cinecanvas.plan import plan as planned
     from cinecanvas.plan import read_paces
     from cinecanvas.settings import settings
 
-    request = _request(prompt, seconds, size, fps, seed, quality, model, negative, count)
+    request = text_to_video(prompt, **options)
     chosen = card(request.model)
     made = planned(request, chosen, pace=read_paces(settings().cache).get(chosen.name, {}))
     reading = understood(chosen, prompt)
     if as_json:
-        facts = {**_plan_json(made), "understood": _reading_json(reading), "advice": advice(chosen, reading)}
+        facts = {**plan_json(made), "understood": reading_json(reading), "advice": advice(chosen, reading)}
         print(json.dumps(facts, ensure_ascii=False))
         return
-    _print_plan(made, reading, advice(chosen, reading))
+    print_plan(made, reading, advice(chosen, reading))
 
 
 @app.command()
@@ -164,13 +324,13 @@ def models(
 
     if name:
         one = card(name)
-        print(one.model_dump_json()) if as_json else _print_card(one)
+        print(one.model_dump_json()) if as_json else print_card(one)
         return
     broken = {family.name: family.trouble for family in families().values() if family.card is None}
     if as_json:
         print(json.dumps({"models": [c.model_dump(mode="json") for c in cards().values()], "broken": broken}))
         return
-    _print_cards(list(cards().values()))
+    print_cards(list(cards().values()))
     for family, trouble in broken.items():
         print(f"{family}: {trouble}", file=sys.stderr)
     print(elsewhere())
@@ -196,7 +356,7 @@ def train(
     from cinecanvas.train.trainer import train as run
 
     folder = Path(out or f"runs/{family}-{preset}")
-    last = _watched_run(run(preset, minutes=minutes, out=folder, resume=resume, origin=_origin(origin)), silent=as_json)
+    last = watched_run(run(preset, minutes=minutes, out=folder, resume=resume, origin=_origin(origin)), silent=as_json)
     if as_json:
         print(
             json.dumps(
@@ -299,26 +459,60 @@ def _tell(error: CinecanvasError, *, as_json: bool) -> None:
         print(f"cine: {error}", file=sys.stderr)
 
 
-def _request(
-    prompt: str,
-    seconds: float | None,
-    size: str,
-    fps: float | None,
-    seed: int | None,
-    quality: str,
-    model: str,
-    negative: str,
-    count: int,
-) -> Request:
-    """The flags as a Request; every bound is the Request's own."""
-    from cinecanvas.request import Request, parse_size
+def _made(request: Request, out: str, *, as_json: bool, quiet: bool, ending: str = ".mp4") -> None:
+    """The trip of a request, watched, and what it came to."""
+    from cinecanvas.generate import generate as run
 
-    flags = {"prompt": prompt, "negative": negative, "seconds": seconds, "fps": fps, "seed": seed, "quality": quality}
-    extent = parse_size(size)._asdict() if size else {}
-    return Request.model_validate({**flags, **extent, "count": count, **({"model": model} if model else {})})
+    store = _store() if request.clips else None
+    name = out or _free_name(request.prompt, request.count, ending=ending)
+    done = watched(run(request, out=name, store=store), silent=quiet or as_json)
+    if as_json:
+        print(json.dumps(done_json(done), ensure_ascii=False))
+    elif not quiet:
+        print_done(done)
 
 
-def _free_name(prompt: str, count: int) -> str:
+def _store() -> Store:
+    """The store of this machine."""
+    from cinecanvas.media.assets import Store
+    from cinecanvas.settings import settings
+
+    return Store.at(settings().store)
+
+
+def _taken(*files: Path) -> list[Asset]:
+    """Files into the store, described."""
+    from cinecanvas.media.intake import take
+
+    store = _store()
+    return [take(store, file) for file in files]
+
+
+def _fit(text: str) -> Any:
+    if text not in get_args(tasks.Fit):
+        raise BadRequest(f"The fit {text!r} was asked", f"Possible are {', '.join(get_args(tasks.Fit))}")
+    return text
+
+
+def _second_and_file(text: str) -> tuple[float, Path]:
+    second, _, file = text.partition(":")
+    try:
+        return float(second), Path(file)
+    except ValueError:
+        raise BadRequest(
+            f"The keyframe {text[:40]!r} was given", "A keyframe is SECOND:PICTURE, as 1.5:b.png"
+        ) from None
+
+
+def _place(text: str) -> tuple[float, float]:
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        raise BadRequest(f"The place {text[:40]!r} was asked", "A place is X,Y, as 0.5,0.5") from None
+    return x, y
+
+
+def _free_name(prompt: str, count: int, *, ending: str) -> str:
     """The prompt as a file name in this folder that is not taken yet; only a name given by -o is overwritten."""
     import re
     import unicodedata
@@ -327,156 +521,11 @@ def _free_name(prompt: str, count: int) -> str:
 
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     slug = "-".join(re.findall("[a-z0-9]+", plain))[:60].strip("-") or "video"
-    number, name = 1, f"{slug}.mp4"
+    number, name = 1, f"{slug}{ending}"
     while any(Path(file).exists() for file in destinations(name, count=max(1, min(count, 100)))):
         number += 1
-        name = f"{slug}-{number}.mp4"
+        name = f"{slug}-{number}{ending}"
     return name
-
-
-def _watched(events: Iterator[Event], *, silent: bool) -> Done:
-    """Run to the end, with a bar on stderr if somebody looks at it."""
-    from contextlib import closing
-
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-
-    from cinecanvas.generate import Done, Phase, Planned, Step
-
-    bar = _bar(TextColumn("{task.description:<8}"), BarColumn(40), MofNCompleteColumn(), silent=silent)
-    console, done = bar.console, cast("Done | None", None)
-    with closing(cast(Any, events)), bar:
-        task, of = bar.add_task("plan", total=None, left=""), ""
-        for event in events:
-            if isinstance(event, Planned):
-                _print_start(event, console)
-            elif isinstance(event, Phase):
-                of = f"  video {event.video + 1}" if event.video else ""
-                bar.update(task, description=event.name, completed=0, total=None, left=of)
-                if not console.is_terminal:
-                    console.print(f"{event.name}{of}")
-            elif isinstance(event, Step):
-                left = f"steps, {_duration(event.eta)} left{of}"
-                bar.update(task, completed=event.done, total=event.of, left=left)
-            elif isinstance(event, Done):
-                done = event
-    assert done is not None, "generate() ended without Done"
-    return done
-
-
-def _watched_run(events: Iterator[Any], *, silent: bool) -> Any:
-    """A training run to its end: a bar where somebody looks, else a line every 30 s; notes are always printed."""
-    from contextlib import closing
-
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-
-    bar = _bar(TextColumn("{task.description:<14}"), BarColumn(30), TaskProgressColumn(), silent=silent)
-    console, told, last = bar.console, 0.0, None
-    with closing(cast(Any, events)), bar:
-        task = bar.add_task("start", total=1.0, left="")
-        for event in events:
-            last = event
-            loss = f"loss {event.loss:.4f}  " if event.loss == event.loss else ""
-            left = f"step {event.step}  {loss}{event.rate:.1f}/s  {_duration(event.eta)} left"
-            bar.update(task, description=event.phase, completed=event.done, left=left)
-            if event.note or (not console.is_terminal and time.monotonic() - told > 30):
-                console.print(f"{event.phase} {event.done:.0%}  {left}  {event.note}")
-                told = time.monotonic()
-    assert last is not None, "the run told nothing"
-    return last
-
-
-def _bar(*columns: ProgressColumn, silent: bool) -> Progress:
-    """A live bar on stderr that ends in the task's `left`; shown only where somebody looks."""
-    from rich.console import Console
-    from rich.progress import Progress, TextColumn
-
-    console = Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
-    left = TextColumn("{task.fields[left]}")
-    return Progress(*columns, left, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _print_start(event: Planned, console: Console) -> None:
-    made = event.plan
-    console.print(f"{made.request.model}: {_what(made)}, about {_duration(made.seconds)}")
-    for line in (*made.notes, *([event.advice] if event.advice else [])):
-        console.print(f"note: {line}", markup=False)
-
-
-def _print_done(done: Done) -> None:
-    """File, size, seed, seconds per phase, words understood and ignored."""
-    for file, video, seed in zip(done.files, done.videos, done.seeds, strict=True):
-        length = f"{video.seconds:.3g} s, " if video.frames > 1 else ""
-        print(f"{file.parent / video.name}  {video.width}x{video.height}, {length}{_bytes(video.bytes)}, seed {seed}")
-        for note in video.notes:
-            print(f"  note: {note}")
-    print(f"  {_phases(done.phases)}")
-    _print_reading(done.reading)
-
-
-def _print_plan(made: Plan, reading: Reading | None, advice: str) -> None:
-    request = made.request
-    print(f"{request.model}: {_what(made)}, seed {request.seed}, quality {request.quality}")
-    for number, step in enumerate(made.passes, 1):
-        print(
-            f"  pass {number}: {step.grid.frames} frames of {step.grid.width}x{step.grid.height}, {made.cells} cells, "
-            f"{step.steps} steps of {step.solver}, guidance {step.guidance:g}, seed {step.seed}"
-        )
-    print(f"  about {_duration(made.seconds)} ({_phases(made.phases)}), {_bytes(made.bytes)} of memory")
-    for note in made.notes:
-        print(f"  note: {note}")
-    _print_reading(reading)
-    if advice:
-        print(f"  note: {advice}")
-
-
-def _print_reading(reading: Reading | None) -> None:
-    if reading is None:
-        return
-    known = ", ".join(f"{words} ({slot} {reading.values[slot]})" for slot, words in reading.words.items())
-    print(f"  understood: {known or 'nothing'}")
-    if reading.ignored:
-        print(f"  ignored: {', '.join(reading.ignored)}")
-
-
-def _print_cards(cards: Sequence[Card]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        "model", "what it is", "sizes (px)", "seconds", "fps", "parameters", "licence", box=None, pad_edge=False
-    )
-    for card in cards:
-        sizes = " ".join(f"{w}x{h}" for w, h in card.sizes) or "any"
-        count = f"{card.parameters / 1e6:.1f} M" if card.parameters else "none"
-        table.add_row(card.name, card.title, sizes, f"{card.max_seconds:g}", f"{card.fps:g}", count, card.licence)
-    Console(highlight=False).print(table)
-
-
-def _print_card(card: Card) -> None:
-    """One Card as lines; scores with their interval, ceiling and floor."""
-    rows = {
-        "licence": card.licence,
-        "limits": card.limits,
-        "sizes": " ".join(f"{w}x{h}" for w, h in card.sizes),
-        "length": f"{card.seconds:g} s by itself, at most {card.max_seconds:g} s at {card.fps:g} frames per second",
-        "tasks": ", ".join(f"{task} ({how})" for task, how in card.tasks.items()),
-        "weights": f"{card.parameters / 1e6:.1f} M parameters, {_bytes(card.bytes)}" if card.parameters else "none",
-        "training": card.training,
-        "notes": card.notes,
-        **{f"knows {slot}": ", ".join(values) for slot, values in card.words.items()},
-    }
-    print(f"{card.name}: {card.title}")
-    for name, text in rows.items():
-        if text:
-            print(f"  {name}: {text}")
-    for score in card.scores:
-        between = f" [{score.low:.3g}, {score.high:.3g}]" if score.low is not None and score.high is not None else ""
-        around = "".join(
-            f", {name} {value:.3g}"
-            for name, value in (("truth", score.ceiling), ("chance", score.floor))
-            if value is not None
-        )
-        print(f"  score {score.name}: {score.value:.3g}{between} {score.unit}{around} (n = {score.n}, {score.date})")
 
 
 def _render(
@@ -501,61 +550,6 @@ def _render(
     shown = min(frames, 5)  # only the moments that a row shows are rendered
     rows = [seen(scene, frames=shown, fps=fps * (shown - 1) / (frames - 1) if frames > 1 else fps) for scene in scenes]
     write([np.asarray(sheet(rows, labels=captions))], out, fps=1)
-
-
-def _plan_json(made: Plan) -> dict[str, Any]:
-    keys = {"keys": [step.key for step in made.passes], "seconds": made.seconds}
-    return {**made.model_dump(mode="json"), **keys}
-
-
-def _done_json(done: Done) -> dict[str, Any]:
-    videos = [
-        {
-            "file": str(file.parent / video.name),
-            "seed": seed,
-            **video.model_dump(mode="json", exclude={"name", "metadata"}),
-        }
-        for file, video, seed in zip(done.files, done.videos, done.seeds, strict=True)
-    ]
-    request = done.plan.request.model_dump(mode="json")
-    seconds = {**done.phases.model_dump(), "total": done.phases.total}
-    notes = list(done.plan.notes)
-    return {
-        "videos": videos,
-        "request": request,
-        "seconds": seconds,
-        "notes": notes,
-        "understood": _reading_json(done.reading),
-    }
-
-
-def _reading_json(reading: Reading | None) -> dict[str, Any] | None:
-    return None if reading is None else reading.model_dump(mode="json")
-
-
-def _what(made: Plan) -> str:
-    many = f"{made.request.count} x " if made.request.count > 1 else ""
-    length = f"{made.frames / made.fps:.3g} s of " if made.frames > 1 else ""
-    rate = f" at {made.fps:g} frames per second" if made.frames > 1 else ", one picture"
-    return f"{many}{length}{made.width}x{made.height}{rate}"
-
-
-def _phases(phases: Phases) -> str:
-    spent = ((name, seconds) for name, seconds in phases.model_dump().items() if seconds > 0)
-    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from cinecanvas import __version__
-from cinecanvas.errors import BadMedia, Unsupported
+from cinecanvas.errors import BadMedia, BadRequest, Unsupported
 from cinecanvas.media.assets import Asset, Store
-from cinecanvas.media.destination import NUMBERED, PICTURES
-from cinecanvas.media.video import VideoInfo, check_destination, write
+from cinecanvas.media.destination import NUMBERED, PICTURES, shown_name
+from cinecanvas.media.intake import describe, take
+from cinecanvas.media.video import VideoInfo, check_destination, info, write
 from cinecanvas.model import Model
 from cinecanvas.models import advice, card, load, understood
 from cinecanvas.plan import Budget, Pass, Phases, Plan, keep_paces, paced, plan, read_paces
@@ -87,14 +88,16 @@ def generate(
     """Run the plan of a request into the file `out` (for several videos NAME-1, NAME-2 ...); the last event is Done.
 
     Closing the iterator stops within one network call and leaves nothing half-written. With a store, latents are kept
-    by the key of their pass: what was done is not done again, and what was interrupted goes on where it was.
+    by the key of their pass: what was done is not done again, and what was interrupted goes on where it was. The clips
+    of a request lie in the store too.
     """
     here = where or settings()
     request = _one_picture(request, str(out))
     chosen = card(request.model)
     paces = read_paces(here.cache)
     pace = paces.get(chosen.name, {})
-    made = plan(request, chosen, budget=budget, pace=pace)
+    media = _described(request, store)
+    made = plan(request, chosen, media=media, budget=budget, pace=pace)
     files = destinations(str(out), count=request.count)
     for file in files:
         check_destination(file)
@@ -113,9 +116,23 @@ def generate(
         if store is not None and Path(file).is_file():  # numbered pictures stay where they are
             assets.append(_stored(store, file, videos[-1]))
     if trip.steps == sum(step.steps for step in made.passes):  # a resumed run says nothing about the machine's pace
-        keep_paces(here.cache, {**paces, chosen.name: paced(pace, plan(request, chosen).phases, trip.phases)})
+        keep_paces(
+            here.cache, {**paces, chosen.name: paced(pace, plan(request, chosen, media=media).phases, trip.phases)}
+        )
     paths = tuple(Path(file) for file in files)
     yield Done(paths, tuple(videos), request.seeds, tuple(assets), trip.phases, made, reading)
+
+
+def request_of(file: Path) -> Request:
+    """The Request that a JSON file holds, or that a film or picture of ours was made from."""
+    if not file.is_file():
+        raise BadRequest(f"There is no file {shown_name(file.name)}", do="Check the name")
+    try:
+        text = file.read_text() if file.suffix.lower() == ".json" else info(file).metadata.get("comment", "")
+        facts = json.loads(text)
+        return Request.model_validate(facts.get("request", facts))
+    except (ValueError, AttributeError) as error:
+        raise BadRequest(f"{shown_name(file.name)} does not say what it was made from") from error
 
 
 def destinations(out: str, *, count: int) -> tuple[str, ...]:
@@ -183,6 +200,7 @@ def _filled(
 ) -> Generator[Phase | Step, None, Fill]:
     """The latents of one pass: from the store as far as they are there, the rest from the network."""
     from cinecanvas.canvas import Canvas
+    from cinecanvas.compose import compose
     from cinecanvas.guidance import guided
     from cinecanvas.sampler import SOLVERS, fill
 
@@ -192,7 +210,7 @@ def _filled(
     yield trip.enters("prepare", video)
     with trip.timed("prepare"):
         asked = guided(model, step.guidance, negative=step.negative)
-        canvas = Canvas.blank(step.grid)
+        canvas = compose(step.clips, step.grid, store.path) if step.clips and store else Canvas.blank(step.grid)
         prepared = asked.prepare(canvas, [step.prompt])
     yield trip.enters("denoise", video)
     way = fill(asked, prepared, step.schedule, seed=step.seed, solver=SOLVERS[step.solver], key=step.name, resume=now)
@@ -207,6 +225,16 @@ def _filled(
             yield trip.step(now, video)
             if now.done:
                 return now
+
+
+def _described(request: Request, store: Store | None) -> dict[str, Asset]:
+    """What is known of the media that the request lays on the canvas."""
+    if not request.clips:
+        return {}
+    if store is None:
+        raise BadRequest("Clips were laid on the canvas, but there is no store to find them in", do="Give store=")
+    digests = {digest for clip in request.clips for digest in (clip.media, clip.mask) if digest}
+    return {digest: describe(store, digest) for digest in sorted(digests)}
 
 
 def _kept(store: Store | None, step: Pass) -> Fill | None:
@@ -263,11 +291,7 @@ def _facts(made: Plan, step: Pass) -> dict[str, str]:
 
 def _stored(store: Store, file: str, video: VideoInfo) -> Asset:
     """The finished file as an asset."""
-    kinds = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
-    kind = kinds.get(Path(file).suffix.lower(), f"image/{video.codec}")
-    asset = store.put(Path(file), kind)
-    described = {name: getattr(video, name) for name in ("width", "height", "frames", "fps", "seconds")}
-    return asset.model_copy(update=described)
+    return take(store, file).model_copy(update={name: getattr(video, name) for name in ("frames", "fps", "seconds")})
 
 
 def _loaded(models: Callable[[str], Model], name: str, *, threads: int) -> Model:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -16,14 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cinecanvas.errors import Unsupported
 from cinecanvas.grid import Grid
+from cinecanvas.layout import Placed, lay, task
 from cinecanvas.model import Card, Cost, Recipe
-from cinecanvas.request import Request
-from cinecanvas.schedule import Order, Schedule, schedule
+from cinecanvas.request import Media, Order, Request
+from cinecanvas.schedule import Schedule, schedule
 
 Pace: TypeAlias = Mapping[str, float]  # by phase, how many times slower this machine has proved than foretold
 MOST_CROPPED = 2.0  # a shape that would lose more than half of every picture is refused
 
 UNMEASURED: Pace = MappingProxyType({})
+NOTHING: Mapping[str, Media] = MappingProxyType({})
 
 _PACES = TypeAdapter(dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]])
 _ENCODE_PIXEL = 2e-8  # s, measured: H.264 at its medium preset on two cores
@@ -35,7 +37,7 @@ _RUNTIME = 350_000_000  # bytes of Python and torch alone
 
 
 class Pass(BaseModel):
-    """One fill: model, weights, grid, window (s), schedule, solver, guidance, seed, words, inputs by digest."""
+    """One fill: model, weights, grid, window (s), schedule, solver, guidance, seed, words, clips by digest."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,7 +53,7 @@ class Pass(BaseModel):
     seed: int
     prompt: str
     negative: str = ""
-    inputs: tuple[str, ...] = ()
+    clips: tuple[Placed, ...] = ()
     name: str = "base"  # its place in the plan; noise is drawn by it, so other words keep the same noise
 
     @property
@@ -119,18 +121,30 @@ class Budget(BaseModel):
     bytes: int = 1 << 40
 
 
-def plan(request: Request, card: Card, *, budget: Budget = Budget(), pace: Pace = UNMEASURED) -> Plan:
-    """Request + Card to passes; refuses what this model cannot do, and says what would work."""
+def plan(
+    request: Request,
+    card: Card,
+    *,
+    media: Mapping[str, Media] = NOTHING,
+    budget: Budget = Budget(),
+    pace: Pace = UNMEASURED,
+) -> Plan:
+    """Request + Card to passes; refuses what this model cannot do, and says what would work.
+
+    media: what is known of the clips that the request lays on the canvas, by digest.
+    """
     _check_tasks(request, card)
     recipe = _recipe(request, card)
     grid = _grid(request, card)
     crop, size = _frame(request, card, grid)
     fps = request.fps or grid.fps
     frames = max(1, round((grid.seconds if request.seconds is None else request.seconds) * fps))
+    visible = min(grid.frames, math.ceil(frames / fps * grid.fps - 1e-6))
+    clips = lay(request, media, grid, crop=crop, visible=visible)
     cells = math.prod(grid.cells)
     made = Plan(
         request=request,
-        passes=tuple(_pass(request, card, recipe, grid, seed=seed) for seed in request.seeds),
+        passes=tuple(_pass(request, card, recipe, grid, seed=seed, clips=clips) for seed in request.seeds),
         width=size[0],
         height=size[1],
         fps=fps,
@@ -176,16 +190,23 @@ def keep_paces(cache: Path, paces: Mapping[str, Pace]) -> None:
 
 
 def _check_tasks(request: Request, card: Card) -> None:
-    """Refuse by name what the model does not do; clips, loops and sound wait for their own issues."""
+    """Refuse by name what the model does not do; loops, cues and sound wait for their turn."""
+    name = task(request)
     asked = (
+        (name.replace("_", " "), name not in card.tasks, f"It does {_listed(card.tasks)}", "Choose another model"),
+        (f"the order {request.order}", request.order not in card.orders, f"It has {_listed(card.orders)}", ""),
+        ("other words from a second on", bool(request.cues), "One prompt holds for a whole video in this version", ""),
         ("sound", request.sound and "sound" not in card.tracks, "It makes pictures only", "Ask without sound"),
         ("sound", request.sound, "Sound is not written into files in this version", "Ask without sound"),
         ("a loop", request.loop, "Loops are not planned in this version", "Ask without a loop"),
-        ("clips", bool(request.clips), "Only words are laid on the canvas in this version", "Ask without clips"),
     )
-    for name, wanted, possible, do in asked:
+    for what, wanted, possible, do in asked:
         if wanted:
-            raise Unsupported(f"The model {card.name} was asked for {name}", possible, do)
+            raise Unsupported(f"The model {card.name} was asked for {what}", possible, do)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in names) or "nothing"
 
 
 def _recipe(request: Request, card: Card) -> Recipe:
@@ -208,9 +229,6 @@ def _grid(request: Request, card: Card) -> Grid:
         )
     grid = Grid.snap(seconds, width=width, height=height, fps=card.fps, strides=card.strides, causal=card.causal)
     cells = math.prod(grid.cells)
-    task = "text_to_image" if grid.frames == 1 else "text_to_video"
-    if task not in card.tasks:
-        raise Unsupported(f"The model {card.name} does not do {task.replace('_', ' ')}")
     if cells > card.max_cells:
         longest = seconds * card.max_cells / cells
         raise Unsupported(
@@ -259,13 +277,13 @@ def _frame(request: Request, card: Card, grid: Grid) -> tuple[tuple[int, int], t
     return even, (even[0] * card.display, even[1] * card.display)
 
 
-def _pass(request: Request, card: Card, recipe: Recipe, grid: Grid, *, seed: int) -> Pass:
+def _pass(request: Request, card: Card, recipe: Recipe, grid: Grid, *, seed: int, clips: tuple[Placed, ...]) -> Pass:
     return Pass(
         model=card.name,
         weights=weights_digest(card),
         grid=grid,
         window=(0.0, grid.seconds),
-        order="full" if "full" in card.orders else card.orders[0],
+        order=request.order,
         steps=recipe.steps,
         shift=recipe.shift,
         solver=recipe.solver,
@@ -273,6 +291,7 @@ def _pass(request: Request, card: Card, recipe: Recipe, grid: Grid, *, seed: int
         seed=seed,
         prompt=request.prompt,
         negative=request.negative,
+        clips=clips,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import secrets
 import unicodedata
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypedDict, TypeVar, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -15,6 +16,8 @@ from cinecanvas.errors import BadRequest
 
 Quality = Literal["draft", "standard", "best"]
 Role = Literal["content", "reference", "control", "sound"]
+Fit = Literal["crop", "pad", "stretch"]
+Order = Literal["full", "causal", "pyramid"]
 
 MOST_PROMPT = 10_000  # characters
 MOST_SECONDS = 3600.0
@@ -30,8 +33,24 @@ _PIXELS = re.compile(r"(\d{1,7})\s*[x×*]\s*(\d{1,7})", re.IGNORECASE)
 _SIZES = "A size is WIDTHxHEIGHT such as 640x480, a shape such as 16:9 or 9:16, or square"
 
 
+class Media(Protocol):
+    """What is known of a stored picture or clip: its digest, width and height (px), seconds; a picture has None."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def width(self) -> int | None: ...
+    @property
+    def height(self) -> int | None: ...
+    @property
+    def seconds(self) -> float | None: ...
+
+
 class Clip(BaseModel):
-    """Media laid on the canvas: start (s), box (x, y, w, h in 0..1), mask (white keeps), keep 0..1, role."""
+    """Media laid on the canvas: start (s), box (x, y, w, h in 0..1), mask (white keeps), keep 0..1, role.
+
+    A picture holds one frame. trim (s, s) takes a part of a clip; fit says how media of another shape fill the box.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,13 +60,16 @@ class Clip(BaseModel):
     mask: str = ""  # the digest of a picture or film; "": all of the clip
     keep: float = 1.0
     role: Role = "content"
+    trim: tuple[float, float] | None = None
+    fit: Fit = "crop"
+    anchor: Literal["start", "end"] = "start"  # "end": it ends `start` s before the video does
 
     @model_validator(mode="wrap")
     @classmethod
     def _legible(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         clip = _told(handler, data)
         x, y, w, h = clip.box
-        if not all(math.isfinite(v) for v in (*clip.box, clip.start, clip.keep)):
+        if not all(math.isfinite(v) for v in (*clip.box, *(clip.trim or ()), clip.start, clip.keep)):
             raise BadRequest("A clip was placed by numbers that are not finite", "Every number must be finite")
         if min(x, y) < 0 or min(w, h) <= 0 or max(x + w, y + h) > 1 + 1e-9:
             raise BadRequest(f"A clip was laid into the box {clip.box}", "x, y, w and h are fractions within the frame")
@@ -56,31 +78,56 @@ class Clip(BaseModel):
             raise BadRequest(asked, f"Clips start between 0 and {MOST_SECONDS:g} s")
         if not 0 <= clip.keep <= 1:
             raise BadRequest(f"A clip was to be kept by {clip.keep:g}", "keep is between 0 (free) and 1 (exact)")
+        if clip.trim is not None and not 0 <= clip.trim[0] < clip.trim[1]:
+            asked = f"The part from {clip.trim[0]:g} to {clip.trim[1]:g} s of a clip was asked"
+            raise BadRequest(asked, "A part begins at 0 s or later and ends after it begins")
         return clip
+
+
+class Cue(BaseModel):
+    """From this second on, other words."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: float
+    prompt: str
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _legible(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        cue = _told(handler, data)
+        if not (math.isfinite(cue.at) and 0 <= cue.at <= MOST_SECONDS):
+            raise BadRequest(f"Words were to begin at {cue.at:g} s", f"From 0 to {MOST_SECONDS:g} s is possible")
+        return cue
 
 
 class Request(BaseModel):
     """What is asked, in the asker's units: seconds, width and height (px), fps (1/s); None leaves it to the model.
 
-    A shape such as "16:9" may stand instead of width and height; it leaves the number of pixels to the model.
+    A shape such as "16:9" may stand instead of width and height; it leaves the number of pixels to the model. The
+    descriptions below are the help of the command and the words of every other form: they stand nowhere else.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt: str
-    negative: str = ""
-    seconds: float | None = None
-    width: int | None = None
-    height: int | None = None
-    shape: str = ""
-    fps: float | None = None
-    clips: tuple[Clip, ...] = ()
-    loop: bool = False
-    sound: bool = False
-    seed: int = Field(default_factory=lambda: draw_seed())
-    model: str = "diorama"
-    quality: Quality = "standard"
-    count: int = 1
+    prompt: str = Field(description="What to show, in words.")
+    negative: str = Field(default="", description="What to keep out, in words.")
+    seconds: float | None = Field(default=None, description="Length (s); the model's own if left out.")
+    width: int | None = Field(default=None, description="Pixels across.")
+    height: int | None = Field(default=None, description="Pixels down.")
+    shape: str = Field(default="", description="A shape such as 16:9 instead of pixels.")
+    fps: float | None = Field(default=None, description="Frames per second; the model's own if left out.")
+    clips: tuple[Clip, ...] = Field(default=(), description="What is known of the canvas already.")
+    cues: tuple[Cue, ...] = Field(default=(), description="Other words from a second on.")
+    loop: bool = Field(default=False, description="Let the end lead back to the beginning.")
+    sound: bool = Field(default=False, description="With sound.")
+    seed: int = Field(
+        default_factory=lambda: draw_seed(), description="The same seed gives the same video; drawn if left out."
+    )
+    model: str = Field(default="diorama", description="One of `cine models`.")
+    quality: Quality = Field(default="standard", description="More steps look better and take longer.")
+    order: Order = Field(default="full", description="Moments together, one after the other, or staggered.")
+    count: int = Field(default=1, description="How many videos, each with the next seed.")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -97,6 +144,7 @@ class Request(BaseModel):
             raise BadRequest(asked, "A seed is a whole number from 0 to 2^63 - 1")
         if not 1 <= request.count <= MOST_COUNT:
             raise BadRequest(f"{_short(request.count)} videos were asked", f"Between 1 and {MOST_COUNT} are possible")
+        _check_cues(request)
         return request
 
     @property
@@ -111,35 +159,169 @@ class Request(BaseModel):
         """One seed for each of the videos: the asked one and those after it."""
         return tuple((self.seed + i) % (MOST_SEED + 1) for i in range(self.count))
 
+    def prompt_at(self, second: float) -> str:
+        """The words that hold at a second."""
+        return next((cue.prompt for cue in reversed(self.cues) if cue.at <= second + 1e-9), self.prompt)
 
-def text_to_video(
+
+class Options(TypedDict, total=False):
+    """What every task may also ask: fields of Request, by their names."""
+
+    negative: str
+    width: int | None
+    height: int | None
+    shape: str
+    fps: float | None
+    seed: int | None
+    model: str
+    quality: Quality
+    order: Order
+    cues: tuple[Cue, ...]
+    count: int
+
+
+# Every task is a Request and nothing else: which cells are known. Media stand at a second and hold their own length.
+
+
+def text_to_video(prompt: str, *, seconds: float | None = None, **options: Unpack[Options]) -> Request:
+    """Words in, video out: nothing on the canvas is known."""
+    return _asked(prompt, options, seconds=seconds)
+
+
+def text_to_image(prompt: str, **options: Unpack[Options]) -> Request:
+    """One frame and nothing known."""
+    return _asked(prompt, options, seconds=STILL)
+
+
+def animate(
+    picture: Media,
     prompt: str,
     *,
-    negative: str = "",
     seconds: float | None = None,
-    width: int | None = None,
-    height: int | None = None,
-    shape: str = "",
-    fps: float | None = None,
-    seed: int | None = None,
-    model: str = "diorama",
-    quality: Quality = "standard",
-    count: int = 1,
+    last: bool = False,
+    fit: Fit = "crop",
+    **options: Unpack[Options],
 ) -> Request:
-    """Words in, video out: nothing on the canvas is known."""
-    return Request(
-        prompt=prompt,
-        negative=negative,
-        seconds=seconds,
-        width=width,
-        height=height,
-        shape=shape,
-        fps=fps,
-        seed=draw_seed() if seed is None else seed,
-        model=model,
-        quality=quality,
-        count=count,
+    """A picture moves: it is the first frame, or with `last` the one that everything leads to."""
+    clip = Clip(media=picture.digest, fit=fit, anchor="end" if last else "start")
+    return _asked(prompt, _of(picture, options), seconds=seconds, clips=(clip,))
+
+
+def interpolate(
+    first: Media, second: Media, prompt: str, *, seconds: float = 2.0, fit: Fit = "crop", **options: Unpack[Options]
+) -> Request:
+    """`seconds` of new video lead from one picture or clip to another."""
+    begins, ends = first.seconds or 0.0, second.seconds or 0.0
+    clips = (Clip(media=first.digest, fit=fit), Clip(media=second.digest, fit=fit, anchor="end"))
+    return _asked(prompt, _of(first, options), seconds=begins + seconds + ends, clips=clips)
+
+
+def keyframes(
+    pictures: Sequence[tuple[Media, float]],
+    prompt: str,
+    *,
+    seconds: float | None = None,
+    fit: Fit = "crop",
+    **options: Unpack[Options],
+) -> Request:
+    """Pictures, each at its second, and everything between them."""
+    if not pictures:
+        raise BadRequest("No keyframe was given", do="Give at least one picture and its second")
+    times = sorted(at for _, at in pictures)
+    if any(b - a < 1e-6 for a, b in itertools.pairwise(times)):
+        raise BadRequest(
+            "Two keyframes were given for one second", "Every second holds one picture", "Move one of them"
+        )
+    clips = tuple(Clip(media=picture.digest, start=at, fit=fit) for picture, at in pictures)
+    return _asked(prompt, _of(pictures[0][0], options), seconds=seconds, clips=clips)
+
+
+def extend(
+    clip: Media, prompt: str, *, seconds: float = 2.0, backward: bool = False, **options: Unpack[Options]
+) -> Request:
+    """`seconds` more after a clip, or with `backward` before it; the whole is what comes out."""
+    length = _length(clip, "extend")
+    laid = Clip(media=clip.digest, start=seconds if backward else 0.0)
+    return _asked(prompt, _of(clip, options), seconds=length + seconds, clips=(laid,))
+
+
+def retake(clip: Media, prompt: str, *, start: float, end: float, **options: Unpack[Options]) -> Request:
+    """Seconds `start` to `end` of a clip once more; the rest is known."""
+    length = _length(clip, "retake a part of")
+    if not 0 <= start < end <= length + 1e-6:
+        asked = f"{start:g} to {end:g} s of a clip of {length:.4g} s were to be retaken"
+        raise BadRequest(asked, f"A part begins at 0 s or later, ends by {length:.4g} s, and is not empty")
+    head, tail = (
+        Clip(media=clip.digest, trim=(0.0, start or 1.0)),
+        Clip(media=clip.digest, start=end, trim=(end, length)),
     )
+    clips = (*((head,) if start > 0 else ()), *((tail,) if end < length - 1e-6 else ()))
+    return _asked(prompt, _of(clip, options), seconds=length, clips=clips)
+
+
+def inpaint(clip: Media, mask: Media, prompt: str, **options: Unpack[Options]) -> Request:
+    """What the mask leaves black is painted anew, white is kept; a mask is a picture for all frames, or a clip."""
+    laid = Clip(media=clip.digest, mask=mask.digest)
+    return _asked(prompt, _of(clip, options), seconds=clip.seconds or STILL, clips=(laid,))
+
+
+def outpaint(
+    clip: Media,
+    prompt: str,
+    *,
+    to: str,
+    place: tuple[float, float] = (0.5, 0.5),
+    **options: Unpack[Options],
+) -> Request:
+    """A clip or picture in another shape or size, such as 16:9: it stays whole, and what lies beside it is new.
+
+    place: where it sits in the free space, (0, 0) at the left and top, (1, 1) at the right and bottom.
+    """
+    if clip.width is None or clip.height is None:
+        raise BadRequest("The size of the clip is not known", do="Store it first")
+    if not all(math.isfinite(p) and 0 <= p <= 1 for p in place):
+        raise BadRequest(f"A clip was to sit at {place[0]:g}, {place[1]:g}", "Both are between 0 and 1")
+    extent = parse_size(to)
+    wide = extent.ratio / (clip.width / clip.height)
+    w, h = min(1.0, 1 / wide), min(1.0, wide)
+    laid = Clip(media=clip.digest, box=((1 - w) * place[0], (1 - h) * place[1], w, h), fit="stretch")
+    asked = {**options, **extent._asdict()}
+    return _asked(prompt, asked, seconds=clip.seconds or STILL, clips=(laid,))
+
+
+def remix(clip: Media, prompt: str, *, keep: float = 0.5, **options: Unpack[Options]) -> Request:
+    """A clip with other words: keep says how much of it stays, from 0 (nothing) to 1 (all)."""
+    laid = Clip(media=clip.digest, keep=keep)
+    return _asked(prompt, _of(clip, options), seconds=clip.seconds or STILL, clips=(laid,))
+
+
+def join(first: Media, second: Media, prompt: str, *, seconds: float = 1.0, **options: Unpack[Options]) -> Request:
+    """Two clips with a transition of `seconds` that leads from one into the other."""
+    _length(first, "join"), _length(second, "join")
+    return interpolate(first, second, prompt, seconds=seconds, **options)
+
+
+def _asked(prompt: str, options: Mapping[str, Any], **known: Any) -> Request:
+    """A Request from the arguments of a task."""
+    return Request.model_validate({"prompt": prompt, **options, **known})
+
+
+def _length(clip: Media, verb: str) -> float:
+    """Seconds of a clip; a picture has none."""
+    if not clip.seconds:
+        raise BadRequest(
+            f"A picture was given to {verb}", "A clip with a length is possible", "Animate the picture first"
+        )
+    return clip.seconds
+
+
+def _of(media: Media, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, and the shape of the media where none is asked."""
+    asked = dict(options)
+    if asked.get("width") is None and not asked.get("shape") and media.width and media.height:
+        divisor = math.gcd(media.width, media.height)
+        asked["shape"] = f"{media.width // divisor}:{media.height // divisor}"
+    return asked
 
 
 class Size(NamedTuple):
@@ -148,6 +330,11 @@ class Size(NamedTuple):
     width: int | None = None
     height: int | None = None
     shape: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Width over height."""
+        return self.width / self.height if self.width and self.height else _ratio(self.shape)
 
 
 def parse_size(text: str) -> Size:
@@ -177,9 +364,20 @@ def _told(handler: Callable[[Any], Value], data: Any) -> Value:
         raise BadRequest(f"{_short(name)} is not usable: {first['msg']}") from error
 
 
+def _check_cues(request: Request) -> None:
+    """Words in their order, each with its own second."""
+    times = [cue.at for cue in request.cues]
+    if any(b <= a for a, b in itertools.pairwise(times)):
+        raise BadRequest("Words were given out of order, or twice for one second", do="Give them by rising seconds")
+    if request.seconds is not None and times and times[-1] >= request.seconds:
+        asked = f"Words were to begin at {times[-1]:g} s of a video of {request.seconds:g} s"
+        raise BadRequest(asked, "They begin before its end")
+
+
 def _check_text(request: Request) -> None:
     """A prompt that can be read, and a negative that may be empty."""
-    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative)):
+    cues = (("prompt", cue.prompt) for cue in request.cues)
+    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative), *cues):
         if len(text) > MOST_PROMPT:
             raise BadRequest(
                 f"A {name} of {len(text):,} characters was given", f"At most {MOST_PROMPT:,} are possible", "Shorten it"

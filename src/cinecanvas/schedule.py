@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import bisect
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cinecanvas.errors import BadRequest
-
-Order = Literal["full", "causal", "pyramid"]
 
 
 class Schedule(BaseModel):
@@ -19,7 +16,7 @@ class Schedule(BaseModel):
 
     levels: tuple[tuple[float, ...], ...]
     moments: tuple[float, ...] = (0.0,)
-    order: Order = "full"
+    order: str = "full"
     shift: float = Field(default=1.0, gt=0)
 
     @property
@@ -59,14 +56,14 @@ def pyramid(steps: int, moments: tuple[float, ...], *, shift: float = 1.0, lag: 
     return _staggered(steps, moments, lag=lag, order="pyramid", shift=shift)
 
 
-def schedule(order: Order, steps: int, moments: tuple[float, ...], *, shift: float = 1.0) -> Schedule:
+def schedule(order: str, steps: int, moments: tuple[float, ...], *, shift: float = 1.0) -> Schedule:
     """The schedule of that name."""
     if order == "full":
         return full(steps, shift=shift)
     return (causal if order == "causal" else pyramid)(steps, moments, shift=shift)
 
 
-def _staggered(steps: int, moments: tuple[float, ...], *, lag: int, order: Order, shift: float) -> Schedule:
+def _staggered(steps: int, moments: tuple[float, ...], *, lag: int, order: str, shift: float) -> Schedule:
     ramp = _ramp(steps, shift)
     rows = range(steps + lag * (len(moments) - 1) + 1)
     levels = tuple(tuple(ramp[min(max(row - lag * i, 0), steps)] for i in range(len(moments))) for row in rows)

@@ -29,7 +29,7 @@ from cinecanvas.media.destination import (
 )
 from cinecanvas.media.encode import Look, encoder
 
-__all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "write"]
+__all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "resized", "write"]
 
 Frames: TypeAlias = np.ndarray
 """RGB, uint8, (t, H, W, 3)."""
@@ -88,7 +88,7 @@ def write(
         with closing(encoder(folder, ending=place.ending, shown=place.shown, look=look)) as out:
             for count, frame in enumerate(itertools.chain([first], source), 1):  # noqa: B007
                 with told(place.shown):
-                    out.add(_resized(frame, (width, height)))
+                    out.add(resized(frame, (width, height)))
             with told(place.shown):
                 files = out.finish()
         made = _checked(files, count=count, shown=place.shown)
@@ -125,7 +125,7 @@ def _each(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             yield frame
 
 
-def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A frame (H, W, 3) at size (width, height) px: Lanczos to shrink; to enlarge bicubic, whose halos are smaller."""
     if (frame.shape[1], frame.shape[0]) == size:
         return np.ascontiguousarray(frame)

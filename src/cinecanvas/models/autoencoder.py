@@ -9,11 +9,14 @@ step, as in LTX-Video).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+
+LEFT_OUT = 2e-3  # variance of a pixel in [-1, 1] that the code cannot say: it reaches about 30 dB
 
 
 class CodeShape(BaseModel):
@@ -30,6 +33,27 @@ class CodeShape(BaseModel):
         """Numbers in one cell of RGB."""
         t, y, x = self.strides
         return 3 * t * y * x
+
+
+class Partial(NamedTuple):
+    """Cells that are known in part, at places (N, 4) in (B, T', H', W'): x0 becomes turn (N, C, C) x0 + pull (N, C).
+
+    The code is linear, so what a network guesses of a cell and the pixels that are known of it join like two
+    Gaussians: x0 + S A' (A S A' + r)^-1 (pixels - A x0), S the variance of latents, r what the code leaves out.
+    """
+
+    places: Tensor
+    turn: Tensor
+    pull: Tensor
+
+    def join(self, x0: Tensor) -> Tensor:
+        """x0 (B, C, T', H', W') with what is known of these cells."""
+        if not len(self.places):
+            return x0
+        at = tuple(self.places.to(x0.device).unbind(1))
+        cells = x0.movedim(1, -1).clone()
+        cells[at] = torch.einsum("nij,nj->ni", self.turn, cells[at]) + self.pull
+        return cells.movedim(-1, 1)
 
 
 class Autoencoder(nn.Module):
@@ -51,6 +75,27 @@ class Autoencoder(nn.Module):
         """Latents (B, C, T', H', W'), float32: each cell alone, so that unknown frames never leak into known cells."""
         cells = to_cells(rgb.float(), self.shape.strides)
         return ((cells - self.mean) @ (self.basis / self.scale[:, None]).T).movedim(-1, 1)
+
+    def partial(self, rgb: Tensor, keep: Tensor, variance: Tensor) -> Partial:
+        """What RGB (B, 3, T, H, W) says of the cells whose keep (B, 1, T, H, W) is 1 at some pixels but not at all.
+
+        variance (C) is that of clean latents. Cell by cell: their masks differ, and memory stays that of one.
+        """
+        known = to_cells((keep >= 1).float().expand(-1, 3, -1, -1, -1), self.shape.strides) > 0
+        share = known.float().mean(-1)
+        places = ((share > 0) & (share < 1)).nonzero()
+        matrix = (self.basis * self.scale[:, None]).T  # latent to pixels of a cell (P, C)
+        cells = to_cells(rgb.float(), self.shape.strides) if len(places) else rgb
+        turns, pulls = [], []
+        for place in places.tolist():
+            mask = known[tuple(place)].to(matrix.device)
+            rows = matrix[mask]
+            given = cells[tuple(place)].to(matrix.device)[mask] - self.mean[mask]
+            inverse = torch.linalg.inv(rows.T @ rows / LEFT_OUT + (1 / variance).diag())
+            turns.append(inverse / variance)
+            pulls.append(inverse @ (rows.T @ given) / LEFT_OUT)
+        empty = matrix.new_zeros(0)
+        return Partial(places, torch.stack(turns) if turns else empty, torch.stack(pulls) if pulls else empty)
 
     def linear(self, z: Tensor) -> Tensor:
         """The linear reconstruction of every group of frames (B, T', 3 t, H, W): the skip path of the decoder."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the Card is read on machines without torch
     from torch import Tensor
 
     from cinecanvas.canvas import Canvas, Tensors
-    from cinecanvas.models.autoencoder import Autoencoder
+    from cinecanvas.models.autoencoder import Autoencoder, Partial
     from cinecanvas.models.dit import DiT, Words
     from cinecanvas.models.text import TextEncoder
 
@@ -36,6 +36,7 @@ class DioramaConditioning:
 
     canvas: Canvas
     words: Words
+    partial: Partial  # cells of which only some pixels are known
 
 
 class Diorama:
@@ -45,11 +46,16 @@ class Diorama:
         self.card, self.autoencoder, self.text, self.dit = card, autoencoder, text, dit
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> DioramaConditioning:
-        """Pixel canvas (B videos, RGB in [-1, 1]) and B prompts to latents; one unknown pixel makes its cell a hole."""
+        """Pixel canvas (B videos, RGB in [-1, 1]) and B prompts to latents.
+
+        One unknown pixel makes its cell a hole, but what is known of it is joined to every guess of the network.
+        """
         import torch
 
         with torch.inference_mode():
-            return DioramaConditioning(self._latents(canvas), self.read(text))
+            track = canvas.tracks["video"]
+            partial = self.autoencoder.partial(track.x, track.keep, self.dit.variance)
+            return DioramaConditioning(self._latents(canvas), self.read(text), partial)
 
     def read(self, text: Sequence[str]) -> Words:
         """B sentences as the transformer reads them."""
@@ -67,7 +73,7 @@ class Diorama:
 
         start = cond.canvas.tracks["video"].start
         with torch.inference_mode():
-            return {"video": self.dit(z["video"], sigma["video"], cond.words, start=start)}
+            return {"video": cond.partial.join(self.dit(z["video"], sigma["video"], cond.words, start=start))}
 
     def decode(self, z: Tensors) -> Iterator[Frames]:
         """RGB uint8 (t, H, W, 3), group by group: one frame, then four at a time."""

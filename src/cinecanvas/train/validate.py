@@ -56,7 +56,7 @@ def describe(recipe: Recipe) -> Card:
         seconds=first.frames / recipe.fps,
         max_seconds=8.2,
         max_cells=4096,
-        tasks=dict.fromkeys(f"{exact} outpaint edit".split(), "exact"),
+        tasks=dict.fromkeys(f"{exact} outpaint remix".split(), "exact"),
         orders=("full", "causal", "pyramid"),
         recipes={
             "draft": Sampling(steps=6, guidance=3.0, shift=4.0),

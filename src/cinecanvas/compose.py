@@ -1,0 +1,86 @@
+"""Clips become a canvas: pictures and films are read, fitted and laid where the plan says, frame by frame."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cinecanvas.canvas import Canvas
+from cinecanvas.grid import Grid
+from cinecanvas.layout import Placed
+from cinecanvas.media.video import info, read, resized
+from cinecanvas.request import Clip
+
+Find = Callable[[str], Path]  # the file of a digest
+
+
+def compose(placed: Sequence[Placed], grid: Grid, find: Find) -> Canvas:
+    """A pixel canvas (B = 1) of the grid with every clip on it; what no clip covers is a hole."""
+    canvas = Canvas.blank(grid)
+    track = canvas.tracks["video"]
+    for one in placed:
+        top, left, bottom, right = one.box
+        for frame, (rgb, keep) in zip(one.covers, _frames(one, grid, find), strict=True):
+            pixels = torch.tensor(rgb).movedim(-1, 0) / 127.5 - 1
+            track.x[0, :, frame, top:bottom, left:right] = pixels
+            track.keep[0, 0, frame, top:bottom, left:right] = torch.from_numpy(keep)
+        for tensor in (track.x, track.keep):
+            _bleed(tensor[0, :, one.first : one.first + one.frames], one)
+    return canvas
+
+
+def _frames(one: Placed, grid: Grid, find: Find) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """RGB (h, w, 3) uint8 and keep (h, w) float32 of a clip, for each frame of the grid that it covers."""
+    top, left, bottom, right = one.box
+    size = right - left, bottom - top
+    pictures = _timed(one.clip.media, one, grid, find)
+    masks = _timed(one.clip.mask, one, grid, find) if one.clip.mask else itertools.repeat(None)
+    for rgb, mask in zip(pictures, masks, strict=False):
+        keep = np.full((size[1], size[0]), one.clip.keep, dtype=np.float32)
+        if mask is not None:
+            keep[resized(_cut(mask, one.clip, size), size).mean(-1) < 128] = 0
+        yield resized(_cut(rgb, one.clip, size), size), keep
+
+
+def _timed(digest: str, one: Placed, grid: Grid, find: Find) -> Iterator[np.ndarray]:
+    """The frame that stands at each moment of the grid; a picture, and a film that has ended, stand still."""
+    file = find(digest)
+    rate = info(file).fps or grid.fps
+    begin = one.clip.trim[0] if one.clip.trim else 0.0
+    source = enumerate(read(file))
+    index, frame = next(source)
+    for moment in range(one.frames):
+        # 1e-6 forgives 3 * (8 / 24) = 0.9999999
+        wanted = int((begin + moment / grid.fps) * rate + 1e-6)
+        while index < wanted and (step := next(source, None)) is not None:
+            index, frame = step
+        yield frame
+
+
+def _cut(frame: np.ndarray, clip: Clip, size: tuple[int, int]) -> np.ndarray:
+    """The middle of a frame in the shape of size (width, height) px, where it is to be cropped."""
+    height, width = frame.shape[:2]
+    if clip.fit != "crop":
+        return frame
+    wide, tall = min(width, round(height * size[0] / size[1])), min(height, round(width * size[1] / size[0]))
+    x, y = (width - wide) // 2, (height - tall) // 2
+    return frame[y : y + max(1, tall), x : x + max(1, wide)]
+
+
+def _bleed(frames: Tensor, one: Placed) -> None:
+    """Repeat the edges (C, t, H, W) into the pixel or two beyond the part that is seen: so its cells may be known."""
+    (top, left, bottom, right), (up, west, down, east) = one.box, one.margin
+    if up:
+        frames[..., top - up : top, left:right] = frames[..., top : top + 1, left:right]
+    if down:
+        frames[..., bottom : bottom + down, left:right] = frames[..., bottom - 1 : bottom, left:right]
+    rows = slice(top - up, bottom + down)
+    if west:
+        frames[..., rows, left - west : left] = frames[..., rows, left : left + 1]
+    if east:
+        frames[..., rows, right : right + east] = frames[..., rows, right - 1 : right]

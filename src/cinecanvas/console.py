@@ -1,0 +1,216 @@
+"""What the command shows of a trip: a bar that knows how long it takes, files, plans and Cards as lines or JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:  # none of it is needed to print the help
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
+
+    from cinecanvas.generate import Done, Event, Planned
+    from cinecanvas.model import Card
+    from cinecanvas.plan import Phases, Plan
+    from cinecanvas.world.captions import Reading
+
+
+def watched(events: Iterator[Event], *, silent: bool) -> Done:
+    """Run to the end, with a bar on stderr if somebody looks at it."""
+    from contextlib import closing
+
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+    from cinecanvas.generate import Done, Phase, Planned, Step
+
+    bar = _bar(TextColumn("{task.description:<8}"), BarColumn(40), MofNCompleteColumn(), silent=silent)
+    console, done = bar.console, cast("Done | None", None)
+    with closing(cast(Any, events)), bar:
+        task, of = bar.add_task("plan", total=None, left=""), ""
+        for event in events:
+            if isinstance(event, Planned):
+                _print_start(event, console)
+            elif isinstance(event, Phase):
+                of = f"  video {event.video + 1}" if event.video else ""
+                bar.update(task, description=event.name, completed=0, total=None, left=of)
+                if not console.is_terminal:
+                    console.print(f"{event.name}{of}")
+            elif isinstance(event, Step):
+                left = f"steps, {_duration(event.eta)} left{of}"
+                bar.update(task, completed=event.done, total=event.of, left=left)
+            elif isinstance(event, Done):
+                done = event
+    assert done is not None, "generate() ended without Done"
+    return done
+
+
+def watched_run(events: Iterator[Any], *, silent: bool) -> Any:
+    """A training run to its end: a bar where somebody looks, else a line every 30 s; notes are always printed."""
+    from contextlib import closing
+
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+
+    bar = _bar(TextColumn("{task.description:<14}"), BarColumn(30), TaskProgressColumn(), silent=silent)
+    console, told, last = bar.console, 0.0, None
+    with closing(cast(Any, events)), bar:
+        task = bar.add_task("start", total=1.0, left="")
+        for event in events:
+            last = event
+            loss = f"loss {event.loss:.4f}  " if event.loss == event.loss else ""
+            left = f"step {event.step}  {loss}{event.rate:.1f}/s  {_duration(event.eta)} left"
+            bar.update(task, description=event.phase, completed=event.done, left=left)
+            if event.note or (not console.is_terminal and time.monotonic() - told > 30):
+                console.print(f"{event.phase} {event.done:.0%}  {left}  {event.note}")
+                told = time.monotonic()
+    assert last is not None, "the run told nothing"
+    return last
+
+
+def _bar(*columns: ProgressColumn, silent: bool) -> Progress:
+    """A live bar on stderr that ends in the task's `left`; shown only where somebody looks."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
+    console = Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
+    left = TextColumn("{task.fields[left]}")
+    return Progress(*columns, left, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _print_start(event: Planned, console: Console) -> None:
+    made = event.plan
+    console.print(f"{made.request.model}: {_what(made)}, about {_duration(made.seconds)}")
+    for line in (*made.notes, *([event.advice] if event.advice else [])):
+        console.print(f"note: {line}", markup=False)
+
+
+def print_done(done: Done) -> None:
+    """File, size, seed, seconds per phase, words understood and ignored."""
+    for file, video, seed in zip(done.files, done.videos, done.seeds, strict=True):
+        length = f"{video.seconds:.3g} s, " if video.frames > 1 else ""
+        print(f"{file.parent / video.name}  {video.width}x{video.height}, {length}{_bytes(video.bytes)}, seed {seed}")
+        for note in video.notes:
+            print(f"  note: {note}")
+    print(f"  {_phases(done.phases)}")
+    _print_reading(done.reading)
+
+
+def print_plan(made: Plan, reading: Reading | None, advice: str) -> None:
+    request = made.request
+    print(f"{request.model}: {_what(made)}, seed {request.seed}, quality {request.quality}")
+    for number, step in enumerate(made.passes, 1):
+        print(
+            f"  pass {number}: {step.grid.frames} frames of {step.grid.width}x{step.grid.height}, {made.cells} cells, "
+            f"{step.steps} steps of {step.solver}, guidance {step.guidance:g}, seed {step.seed}"
+        )
+    print(f"  about {_duration(made.seconds)} ({_phases(made.phases)}), {_bytes(made.bytes)} of memory")
+    for note in made.notes:
+        print(f"  note: {note}")
+    _print_reading(reading)
+    if advice:
+        print(f"  note: {advice}")
+
+
+def _print_reading(reading: Reading | None) -> None:
+    if reading is None:
+        return
+    known = ", ".join(f"{words} ({slot} {reading.values[slot]})" for slot, words in reading.words.items())
+    print(f"  understood: {known or 'nothing'}")
+    if reading.ignored:
+        print(f"  ignored: {', '.join(reading.ignored)}")
+
+
+def print_cards(cards: Sequence[Card]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "model", "what it is", "sizes (px)", "seconds", "fps", "parameters", "licence", box=None, pad_edge=False
+    )
+    for card in cards:
+        sizes = " ".join(f"{w}x{h}" for w, h in card.sizes) or "any"
+        count = f"{card.parameters / 1e6:.1f} M" if card.parameters else "none"
+        table.add_row(card.name, card.title, sizes, f"{card.max_seconds:g}", f"{card.fps:g}", count, card.licence)
+    Console(highlight=False).print(table)
+
+
+def print_card(card: Card) -> None:
+    """One Card as lines; scores with their interval, ceiling and floor."""
+    rows = {
+        "licence": card.licence,
+        "limits": card.limits,
+        "sizes": " ".join(f"{w}x{h}" for w, h in card.sizes),
+        "length": f"{card.seconds:g} s by itself, at most {card.max_seconds:g} s at {card.fps:g} frames per second",
+        "tasks": ", ".join(f"{task} ({how})" for task, how in card.tasks.items()),
+        "weights": f"{card.parameters / 1e6:.1f} M parameters, {_bytes(card.bytes)}" if card.parameters else "none",
+        "training": card.training,
+        "notes": card.notes,
+        **{f"knows {slot}": ", ".join(values) for slot, values in card.words.items()},
+    }
+    print(f"{card.name}: {card.title}")
+    for name, text in rows.items():
+        if text:
+            print(f"  {name}: {text}")
+    for score in card.scores:
+        between = f" [{score.low:.3g}, {score.high:.3g}]" if score.low is not None and score.high is not None else ""
+        around = "".join(
+            f", {name} {value:.3g}"
+            for name, value in (("truth", score.ceiling), ("chance", score.floor))
+            if value is not None
+        )
+        print(f"  score {score.name}: {score.value:.3g}{between} {score.unit}{around} (n = {score.n}, {score.date})")
+
+
+def plan_json(made: Plan) -> dict[str, Any]:
+    keys = {"keys": [step.key for step in made.passes], "seconds": made.seconds}
+    return {**made.model_dump(mode="json"), **keys}
+
+
+def done_json(done: Done) -> dict[str, Any]:
+    videos = [
+        {
+            "file": str(file.parent / video.name),
+            "seed": seed,
+            **video.model_dump(mode="json", exclude={"name", "metadata"}),
+        }
+        for file, video, seed in zip(done.files, done.videos, done.seeds, strict=True)
+    ]
+    request = done.plan.request.model_dump(mode="json")
+    seconds = {**done.phases.model_dump(), "total": done.phases.total}
+    notes = list(done.plan.notes)
+    return {
+        "videos": videos,
+        "request": request,
+        "seconds": seconds,
+        "notes": notes,
+        "understood": reading_json(done.reading),
+    }
+
+
+def reading_json(reading: Reading | None) -> dict[str, Any] | None:
+    return None if reading is None else reading.model_dump(mode="json")
+
+
+def _what(made: Plan) -> str:
+    many = f"{made.request.count} x " if made.request.count > 1 else ""
+    length = f"{made.frames / made.fps:.3g} s of " if made.frames > 1 else ""
+    rate = f" at {made.fps:g} frames per second" if made.frames > 1 else ", one picture"
+    return f"{many}{length}{made.width}x{made.height}{rate}"
+
+
+def _phases(phases: Phases) -> str:
+    spent = ((name, seconds) for name, seconds in phases.model_dump().items() if seconds > 0)
+    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

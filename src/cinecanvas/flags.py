@@ -1,0 +1,62 @@
+"""The fields of a Request as flags of the command: their names, kinds and help stand in the Request alone."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+
+from cinecanvas.request import Request, parse_size
+
+SHARED = ("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count")
+_SIZE = Annotated[
+    str | None, typer.Option(metavar="WxH|16:9", help="Pixels such as 640x480, or a shape: 16:9, 9:16, square.")
+]
+
+
+def with_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A verb that takes `options` (a mapping to fields of Request) gets a flag for each, but for those left out."""
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        kinds = get_type_hints(verb, include_extras=True)
+        own = [p for p in inspect.signature(verb).parameters.values() if p.name != "options"]
+        names = [name for name in SHARED if name not in (*left_out, *(p.name for p in own))]
+
+        def run(**given: Any) -> None:
+            verb(**{p.name: given[p.name] for p in own}, options=_read({name: given[name] for name in names}))
+
+        shared = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(name))
+            for name in names
+        ]
+        resolved = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kinds[p.name]) for p in own]
+        run.__signature__ = inspect.Signature([*resolved, *shared])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in (*resolved, *shared)}
+        run.__name__, run.__doc__ = verb.__name__, verb.__doc__
+        return run
+
+    return decorate
+
+
+def _flag(name: str) -> Any:
+    """One field as an option that may be left out."""
+    if name == "size":
+        return _SIZE
+    field = Request.model_fields[name]
+    values = [kind for kind in get_args(field.annotation) if kind is not NoneType]
+    if get_origin(field.annotation) is Literal:
+        option = typer.Option(metavar="|".join(values), help=field.description, show_default=str(field.default))
+        return Annotated[str | None, option]
+    kind: Any = values[0] if values else field.annotation
+    default = str(field.default) if isinstance(field.default, int | str) and field.default else False
+    return Annotated[kind | None, typer.Option(help=field.description, show_default=default)]
+
+
+def _read(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags that were given, as fields of a Request."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    size = asked.pop("size", "")
+    return {**asked, **(parse_size(size)._asdict() if size else {})}
