@@ -253,7 +253,7 @@ def test_a_film_goes_from_verb_to_verb(home: Path, capsys: pytest.CaptureFixture
     makes(8, "remix", "a.mp4", "blue", "--keep", "0.5", "-o", "e.mp4")
     makes(20, "join", "a.mp4", "c.mp4", "red", "--seconds", "0.5", "-o", "f.mp4")
     makes(4, "interpolate", "dot.png", "dot.png", "red", "--seconds", "0.5", "-o", "g.mp4")
-    makes(8, "keyframes", "red", "--at", "0:dot.png", "--at", "0.5:dot.png", "--seconds", "1", "-o", "h.mp4")
+    makes(8, "keyframes", "red", "--picture", "0:dot.png", "--picture", "0.5:dot.png", "--seconds", "1", "-o", "h.mp4")
     code, _, err = called(capsys, "replay", "b.mp4", "-o", "again.mp4")
     assert code == 0, err
     assert Path("again.mp4").read_bytes() == Path("b.mp4").read_bytes()
@@ -263,7 +263,9 @@ def test_a_film_goes_from_verb_to_verb(home: Path, capsys: pytest.CaptureFixture
     ("args", "said"),
     [
         (["animate", "none.png", "red"], "There is no file none.png"),
-        (["keyframes", "red", "--at", "soon:a.png"], "A keyframe is SECOND:PICTURE"),
+        (["keyframes", "red", "--picture", "soon:a.png"], "A keyframe is SECOND:FILE"),
+        (["generate", "red", "--at", "later"], "It is SECOND:WORDS"),
+        (["generate", "red", "--at", "5:blue", "--at", "2:green"], "out of order"),
         (["outpaint", "none.png", "red", "--to", "16:9", "--place", "left"], "There is no file"),
         (["replay", "none.json"], "There is no file none.json"),
     ],

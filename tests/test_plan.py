@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import pytest
 
 from cinecanvas.errors import Unsupported
 from cinecanvas.model import Card, Cost, Recipe
-from cinecanvas.plan import Budget, Phases, Plan, keep_paces, paced, plan, read_paces
-from cinecanvas.request import STILL, Clip, Request, text_to_video
+from cinecanvas.plan import Budget, Phases, Plan, keep_paces, paced, plan, read_paces, windows
+from cinecanvas.request import STILL, Clip, Cue, Request, text_to_video
 
 CARD = Card(
     name="some",
@@ -150,6 +151,33 @@ def test_a_key_names_all_that_matters_and_nothing_else() -> None:
     other += [plan(of().request, CARD.model_copy(update={"digests": {"a": "3"}}))]
     assert len({one.key, *(made.passes[0].key for made in other)}) == 8
     assert of(fps=24).passes[0].key == of(width=640, height=640).passes[0].key == one.key  # only the file differs
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("cells", [1, 8, 9, 10, 15, 16, 21, 121])
+def test_windows_cover_a_film_and_know_what_came_before(cells: int, backward: bool) -> None:
+    made = windows(cells, window=9, overlap=3, backward=backward)
+    assert set().union(*(range(*one) for one in made)) == set(range(cells))
+    assert all(stop - start == min(9, cells) for start, stop in made)
+    for (start, stop), (later, end) in itertools.pairwise(made):
+        assert min(stop, end) - max(start, later) >= 3
+    assert made[0][1] == cells if backward else made[0][0] == 0
+
+
+def test_a_longer_film_begins_with_the_passes_of_a_shorter_one() -> None:
+    card = CARD.model_copy(update={"window": 9, "overlap": 3, "max_seconds": 600.0})
+    short, long = (plan(text_to_video("a red ball", seed=1, seconds=s), card).passes for s in (7.125, 60.0))
+    assert [one.key for one in short] == [one.key for one in long[: len(short)]] and len(long) == 20
+    assert [(one.start, one.stop) for one in short] == [(0, 9), (6, 15)] and short[1].follows == short[0].key
+    assert short[1].frames == range(21, 57) and short[1].cells == 9 * 16
+
+
+def test_words_hold_from_their_second_on() -> None:
+    card = CARD.model_copy(update={"window": 9, "overlap": 3, "max_seconds": 600.0})
+    made = plan(text_to_video("day", seconds=12.0, seed=1, cues=(Cue(at=5.0, prompt="night"),)), card)
+    assert [one.prompt for one in made.passes] == ["day", "day", "night", "night"]
+    with pytest.raises(Unsupported, match="other words"):
+        plan(made.request.model_copy(update={"seconds": 8.0}), CARD)
 
 
 def test_a_plan_survives_json() -> None:

@@ -139,7 +139,7 @@ def test_a_wide_picture_is_cropped_padded_or_stretched(store: Store, tmp_path: P
     for fit in ("crop", "pad", "stretch"):
         request = tasks.animate(wide, "red", seconds=0.5, fit=fit, **{**TOY, "shape": "1:1"})
         (step,) = plan(request, CARD, media={wide.digest: wide}).passes
-        track = compose(step.clips, step.grid, store.path).tracks["video"]
+        track = compose(step.clips, step.grid, store.path, window=step.frames).tracks["video"]
         dark = (track.x[0, 0, 0] < -0.5) & (track.keep[0, 0, 0] > 0)
         seen[fit] = int(track.keep[0, 0, 0].sum()), int(dark.any(0).sum())  # px known, columns of the dark corner
     assert seen == {"crop": (256, 8), "pad": (128, 8), "stretch": (256, 8)}

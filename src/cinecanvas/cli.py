@@ -160,7 +160,9 @@ def interpolate(
 @with_options()
 def keyframes(
     prompt: Prompt,
-    at: Annotated[list[str], typer.Option(metavar="SECOND:PICTURE", help="A picture at its second; once for each.")],
+    pictures: Annotated[
+        list[str], typer.Option("--picture", metavar="SECOND:FILE", help="A picture at its second; once for each.")
+    ],
     out: Out = "",
     fit: Fit = "crop",
     as_json: Json = False,
@@ -169,7 +171,7 @@ def keyframes(
     options: Options,
 ) -> None:
     """Pin pictures to their seconds and fill what lies between."""
-    times, files = zip(*(_second_and_file(text) for text in at), strict=True)
+    times, files = zip(*(_second_and_file(text) for text in pictures), strict=True)
     pinned = list(zip(_taken(*files), times, strict=True))
     _made(tasks.keyframes(pinned, prompt, fit=_fit(fit), **options), out, as_json=as_json, quiet=quiet)
 
@@ -499,9 +501,7 @@ def _second_and_file(text: str) -> tuple[float, Path]:
     try:
         return float(second), Path(file)
     except ValueError:
-        raise BadRequest(
-            f"The keyframe {text[:40]!r} was given", "A keyframe is SECOND:PICTURE, as 1.5:b.png"
-        ) from None
+        raise BadRequest(f"The keyframe {text[:40]!r} was given", "A keyframe is SECOND:FILE, as 1.5:b.png") from None
 
 
 def _place(text: str) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cinecanvas.canvas import Canvas
+from cinecanvas.canvas import Canvas, Track
 from cinecanvas.grid import Grid
 from cinecanvas.layout import Placed
 from cinecanvas.media.video import info, read, resized
@@ -19,27 +19,28 @@ from cinecanvas.request import Clip
 Find = Callable[[str], Path]  # the file of a digest
 
 
-def compose(placed: Sequence[Placed], grid: Grid, find: Find) -> Canvas:
-    """A pixel canvas (B = 1) of the grid with every clip on it; what no clip covers is a hole."""
-    canvas = Canvas.blank(grid)
-    track = canvas.tracks["video"]
+def compose(placed: Sequence[Placed], grid: Grid, find: Find, *, window: range) -> Canvas:
+    """A pixel canvas (B = 1) of those frames of the grid, with every clip on it; what no clip covers is a hole."""
+    x = torch.zeros(1, 3, len(window), grid.height, grid.width)
+    track = Track(x, torch.zeros_like(x[:, :1]), grid.pixels, window.start)
     for one in placed:
         top, left, bottom, right = one.box
-        for frame, (rgb, keep) in zip(one.covers, _frames(one, grid, find), strict=True):
-            pixels = torch.tensor(rgb).movedim(-1, 0) / 127.5 - 1
-            track.x[0, :, frame, top:bottom, left:right] = pixels
-            track.keep[0, 0, frame, top:bottom, left:right] = torch.from_numpy(keep)
+        seen = range(max(window.start, one.covers.start), min(window.stop, one.covers.stop))
+        for frame, (rgb, keep) in zip(seen, _frames(one, seen, grid, find), strict=True):
+            at = frame - window.start
+            track.x[0, :, at, top:bottom, left:right] = torch.tensor(rgb).movedim(-1, 0) / 127.5 - 1
+            track.keep[0, 0, at, top:bottom, left:right] = torch.from_numpy(keep)
         for tensor in (track.x, track.keep):
-            _bleed(tensor[0, :, one.first : one.first + one.frames], one)
-    return canvas
+            _bleed(tensor[0, :, seen.start - window.start : seen.stop - window.start], one)
+    return Canvas({"video": track})
 
 
-def _frames(one: Placed, grid: Grid, find: Find) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """RGB (h, w, 3) uint8 and keep (h, w) float32 of a clip, for each frame of the grid that it covers."""
+def _frames(one: Placed, seen: range, grid: Grid, find: Find) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """RGB (h, w, 3) uint8 and keep (h, w) float32 of a clip, for those frames of the grid."""
     top, left, bottom, right = one.box
     size = right - left, bottom - top
-    pictures = _timed(one.clip.media, one, grid, find)
-    masks = _timed(one.clip.mask, one, grid, find) if one.clip.mask else itertools.repeat(None)
+    pictures = _timed(one.clip.media, one, seen, grid, find)
+    masks = _timed(one.clip.mask, one, seen, grid, find) if one.clip.mask else itertools.repeat(None)
     for rgb, mask in zip(pictures, masks, strict=False):
         keep = np.full((size[1], size[0]), one.clip.keep, dtype=np.float32)
         if mask is not None:
@@ -47,16 +48,16 @@ def _frames(one: Placed, grid: Grid, find: Find) -> Iterator[tuple[np.ndarray, n
         yield resized(_cut(rgb, one.clip, size), size), keep
 
 
-def _timed(digest: str, one: Placed, grid: Grid, find: Find) -> Iterator[np.ndarray]:
+def _timed(digest: str, one: Placed, seen: range, grid: Grid, find: Find) -> Iterator[np.ndarray]:
     """The frame that stands at each moment of the grid; a picture, and a film that has ended, stand still."""
     file = find(digest)
     rate = info(file).fps or grid.fps
     begin = one.clip.trim[0] if one.clip.trim else 0.0
     source = enumerate(read(file))
     index, frame = next(source)
-    for moment in range(one.frames):
+    for moment in seen:
         # 1e-6 forgives 3 * (8 / 24) = 0.9999999
-        wanted = int((begin + moment / grid.fps) * rate + 1e-6)
+        wanted = int((begin + (moment - one.first) / grid.fps) * rate + 1e-6)
         while index < wanted and (step := next(source, None)) is not None:
             index, frame = step
         yield frame

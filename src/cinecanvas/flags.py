@@ -9,11 +9,16 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from cinecanvas.request import Request, parse_size
+from cinecanvas.errors import BadRequest
+from cinecanvas.request import Cue, Request, parse_size
 
-SHARED = ("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count")
+SHARED = ("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count", "at")
 _SIZE = Annotated[
     str | None, typer.Option(metavar="WxH|16:9", help="Pixels such as 640x480, or a shape: 16:9, 9:16, square.")
+]
+_CUES = Annotated[
+    list[str] | None,
+    typer.Option("--at", metavar="SECOND:WORDS", help="Other words from a second on; may be repeated."),
 ]
 
 
@@ -43,8 +48,8 @@ def with_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[...
 
 def _flag(name: str) -> Any:
     """One field as an option that may be left out."""
-    if name == "size":
-        return _SIZE
+    if name in ("size", "at"):
+        return _SIZE if name == "size" else _CUES
     field = Request.model_fields[name]
     values = [kind for kind in get_args(field.annotation) if kind is not NoneType]
     if get_origin(field.annotation) is Literal:
@@ -58,5 +63,13 @@ def _flag(name: str) -> Any:
 def _read(given: Mapping[str, Any]) -> dict[str, Any]:
     """Flags that were given, as fields of a Request."""
     asked = {name: value for name, value in given.items() if value is not None}
-    size = asked.pop("size", "")
-    return {**asked, **(parse_size(size)._asdict() if size else {})}
+    size, cues = asked.pop("size", ""), [_cue(text) for text in asked.pop("at", ())]
+    return {**asked, **(parse_size(size)._asdict() if size else {}), **({"cues": tuple(cues)} if cues else {})}
+
+
+def _cue(text: str) -> Cue:
+    second, _, words = text.partition(":")
+    try:
+        return Cue(at=float(second), prompt=words)
+    except ValueError:
+        raise BadRequest(f"{text[:40]!r} was given for --at", "It is SECOND:WORDS, as in 8:'the sun sets'") from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -26,6 +26,7 @@ from cinecanvas.world.captions import Reading
 if TYPE_CHECKING:  # a plan, a refusal and a list of events need no torch
     import numpy as np
 
+    from cinecanvas.canvas import Tensors
     from cinecanvas.sampler import Fill
 
 CHECKPOINT_EVERY = 30.0  # s
@@ -109,10 +110,10 @@ def generate(
     with trip.timed("load"):
         model = _loaded(models, chosen.name, threads=here.threads)
     videos, assets = [], []
-    for video, (step, file) in enumerate(zip(made.passes, files, strict=True)):
-        filled = yield from _filled(trip, model, step, video=video, store=store)
+    for video, (film, file) in enumerate(zip(made.films, files, strict=True)):
+        latents = yield from _filmed(trip, model, film, video=video, store=store)
         yield trip.enters("decode", video)
-        videos.append(_written(trip, model, filled, step=step, file=file))
+        videos.append(_written(trip, model, latents, step=film[0], file=file))
         if store is not None and Path(file).is_file():  # numbered pictures stay where they are
             assets.append(_stored(store, file, videos[-1]))
     if trip.steps == sum(step.steps for step in made.passes):  # a resumed run says nothing about the machine's pace
@@ -186,20 +187,50 @@ class _Trip:
     def spend(self, name: str, seconds: float) -> None:
         self._spent[name] += seconds
 
-    def step(self, fill: Fill, video: int) -> Step:
-        """A network call is done; what is left is foretold from the steps of this trip."""
+    def step(self, fill: Fill, video: int, *, before: int) -> Step:
+        """A network call is done, after `before` steps of the film; what is left is foretold from this trip's steps."""
         self.steps += not fill.again
-        videos = len(self.plan.passes)
-        left = fill.steps - fill.step + sum(step.steps for step in self.plan.passes[video + 1 :])
-        after = (self.plan.phases.decode + self.plan.phases.write) * (videos - video) / videos
-        return Step(fill.step, fill.steps, video, self._spent["denoise"] / max(1, self.steps) * left + after)
+        films = self.plan.films
+        of = sum(step.steps for step in films[video])
+        left = of - before - fill.step + sum(step.steps for film in films[video + 1 :] for step in film)
+        after = (self.plan.phases.decode + self.plan.phases.write) * (len(films) - video) / len(films)
+        return Step(before + fill.step, of, video, self._spent["denoise"] / max(1, self.steps) * left + after)
+
+
+def _filmed(
+    trip: _Trip, model: Model, film: Sequence[Pass], *, video: int, store: Store | None
+) -> Generator[Phase | Step, None, Tensors]:
+    """The latents of a whole film, window by window: what one has made, the next one knows."""
+    whole: Tensors = {}
+    before, last = 0, film[0]
+    for step in film:
+        known = _shared(whole, step, last)
+        filled = yield from _filled(trip, model, step, known, video=video, before=before, store=store)
+        for name, z in filled.z.items():
+            if name not in whole:
+                whole[name] = z.new_zeros(*z.shape[:2], max(one.stop for one in film), *z.shape[3:])
+            whole[name][:, :, step.start : step.stop] = z
+        before, last = before + step.steps, step
+    return whole
+
+
+def _shared(whole: Tensors, step: Pass, last: Pass) -> tuple[int, Tensors]:
+    """Where in the window the cells-in-time lie that the one before has made, and their latents."""
+    start, stop = max(step.start, last.start), min(step.stop, last.stop)
+    return start - step.start, {name: z[:, :, start:stop] for name, z in whole.items()}
 
 
 def _filled(
-    trip: _Trip, model: Model, step: Pass, *, video: int, store: Store | None
+    trip: _Trip,
+    model: Model,
+    step: Pass,
+    known: tuple[int, Tensors],
+    *,
+    video: int,
+    before: int,
+    store: Store | None,
 ) -> Generator[Phase | Step, None, Fill]:
     """The latents of one pass: from the store as far as they are there, the rest from the network."""
-    from cinecanvas.canvas import Canvas
     from cinecanvas.compose import compose
     from cinecanvas.guidance import guided
     from cinecanvas.sampler import SOLVERS, fill
@@ -210,8 +241,11 @@ def _filled(
     yield trip.enters("prepare", video)
     with trip.timed("prepare"):
         asked = guided(model, step.guidance, negative=step.negative)
-        canvas = compose(step.clips, step.grid, store.path) if step.clips and store else Canvas.blank(step.grid)
+        canvas = compose(step.clips, step.grid, _finder(store), window=step.frames)
         prepared = asked.prepare(canvas, [step.prompt])
+        at, tensors = known
+        for name, z in tensors.items():
+            prepared = replace(prepared, canvas=prepared.canvas.place(name, z, at=(at, 0, 0)))
     yield trip.enters("denoise", video)
     way = fill(asked, prepared, step.schedule, seed=step.seed, solver=SOLVERS[step.solver], key=step.name, resume=now)
     kept = time.monotonic()
@@ -222,9 +256,19 @@ def _filled(
             if store is not None and (now.done or time.monotonic() - kept > CHECKPOINT_EVERY):
                 store.put_named(step.key, now.pack())
                 kept = time.monotonic()
-            yield trip.step(now, video)
+            yield trip.step(now, video, before=before)
             if now.done:
                 return now
+
+
+def _finder(store: Store | None) -> Callable[[str], Path]:
+    """Where the file of a digest is; a request without a store has no clips to look for."""
+
+    def find(digest: str) -> Path:
+        assert store is not None, digest
+        return store.path(digest)
+
+    return find
 
 
 def _described(request: Request, store: Store | None) -> dict[str, Asset]:
@@ -251,11 +295,11 @@ def _kept(store: Store | None, step: Pass) -> Fill | None:
         return None
 
 
-def _written(trip: _Trip, model: Model, filled: Fill, *, step: Pass, file: str) -> VideoInfo:
+def _written(trip: _Trip, model: Model, latents: Tensors, *, step: Pass, file: str) -> VideoInfo:
     """Frames into the file as they are decoded, cut and retimed on the way."""
     made = trip.plan
     before = trip.phases.decode
-    source = _decoded(trip, model, filled, crop=made.crop)
+    source = _decoded(trip, model, latents, crop=made.crop)
     frames = retimed(source, source=step.grid.fps, fps=made.fps, count=made.frames)
     began = time.perf_counter()
     with closing(source):
@@ -264,9 +308,11 @@ def _written(trip: _Trip, model: Model, filled: Fill, *, step: Pass, file: str) 
     return info
 
 
-def _decoded(trip: _Trip, model: Model, filled: Fill, *, crop: tuple[int, int]) -> Generator[np.ndarray, None, None]:
+def _decoded(
+    trip: _Trip, model: Model, latents: Tensors, *, crop: tuple[int, int]
+) -> Generator[np.ndarray, None, None]:
     """Frames (H, W, 3) one by one, the middle (width, height) px of them."""
-    way = model.decode(filled.z)
+    way = model.decode(latents)
     while True:
         with trip.timed("decode"):
             some = next(way, None)

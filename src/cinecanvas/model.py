@@ -86,7 +86,9 @@ class Card(BaseModel):
     fps: float = 8.0
     seconds: float = 2.0  # its natural length
     max_seconds: float = 2.0
-    max_cells: int = 100_000
+    max_cells: int = 100_000  # in one pass
+    window: int = 0  # cells-in-time of one pass; longer films are made window by window; 0: all in one
+    overlap: int = 0  # cells-in-time that a window knows from the one before
     tasks: dict[str, Fidelity] = Field(default_factory=dict)
     orders: tuple[Literal["full", "causal", "pyramid"], ...] = ("full",)
     recipes: dict[Quality, Recipe] = Field(default_factory=dict)

@@ -37,14 +37,17 @@ _RUNTIME = 350_000_000  # bytes of Python and torch alone
 
 
 class Pass(BaseModel):
-    """One fill: model, weights, grid, window (s), schedule, solver, guidance, seed, words, clips by digest."""
+    """One fill: model, weights, grid, window, schedule, solver, guidance, seed, words, clips by digest.
+
+    The grid ends where the window does, so the passes of a film are the same however it goes on.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     model: str
     weights: str  # the digest of all its weights; "" for a model without any
     grid: Grid
-    window: tuple[float, float]
+    start: int = 0  # cells-in-time of the film before this window
     order: Order
     steps: int
     shift: float
@@ -54,6 +57,7 @@ class Pass(BaseModel):
     prompt: str
     negative: str = ""
     clips: tuple[Placed, ...] = ()
+    follows: str = ""  # the key of the pass whose latents are known where both windows overlap
     name: str = "base"  # its place in the plan; noise is drawn by it, so other words keep the same noise
 
     @property
@@ -61,6 +65,22 @@ class Pass(BaseModel):
         """The sha256 of all of it, as canonical JSON: two passes of one key give the same latents."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def stop(self) -> int:
+        """The first cell-in-time of the film after this window."""
+        return self.grid.cells[0]
+
+    @property
+    def frames(self) -> range:
+        """The frames of the film that the window covers."""
+        return range(self.grid.frames_of(self.start).start, self.grid.frames)
+
+    @property
+    def cells(self) -> int:
+        """How many cells it fills or knows."""
+        _, height, width = self.grid.cells
+        return (self.stop - self.start) * height * width
 
     @property
     def schedule(self) -> Schedule:
@@ -90,21 +110,26 @@ class Phases(BaseModel):
 
 
 class Plan(BaseModel):
-    """Passes in order, one for each video; what is cut and scaled on the way out; seconds and bytes foretold."""
+    """A film for each video, its passes in order; what is cut and scaled on the way out; seconds and bytes foretold."""
 
     model_config = ConfigDict(frozen=True)
 
     request: Request
-    passes: tuple[Pass, ...]
+    films: tuple[tuple[Pass, ...], ...]
     width: int  # px, of the file
     height: int
     fps: float  # 1/s, of the file
     frames: int  # in each file
     crop: tuple[int, int]  # width, height (px) cut from the middle of what is generated
-    cells: int  # in each pass
+    cells: int  # in the largest pass
     phases: Phases
     bytes: int  # the most memory at one time
     notes: tuple[str, ...] = ()
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """The passes of all films."""
+        return tuple(step for film in self.films for step in film)
 
     @property
     def seconds(self) -> float:
@@ -141,19 +166,20 @@ def plan(
     frames = max(1, round((grid.seconds if request.seconds is None else request.seconds) * fps))
     visible = min(grid.frames, math.ceil(frames / fps * grid.fps - 1e-6))
     clips = lay(request, media, grid, crop=crop, visible=visible)
-    cells = math.prod(grid.cells)
+    films = tuple(_film(request, card, recipe, grid, seed=seed, clips=clips) for seed in request.seeds)
+    cells = max(step.cells for step in films[0])
     made = Plan(
         request=request,
-        passes=tuple(_pass(request, card, recipe, grid, seed=seed, clips=clips) for seed in request.seeds),
+        films=films,
         width=size[0],
         height=size[1],
         fps=fps,
         frames=frames,
         crop=crop,
         cells=cells,
-        phases=_phases(card, recipe, grid, pixels=size[0] * size[1] * frames, count=request.count).at(pace),
-        bytes=_bytes(card, grid),
-        notes=_notes(request, recipe, grid, crop=crop, size=size, fps=fps, frames=frames),
+        phases=_phases(card, recipe, films, pixels=size[0] * size[1] * frames).at(pace),
+        bytes=_bytes(card, grid, cells=cells),
+        notes=_notes(request, recipe, grid, crop=crop, size=size, fps=fps, frames=frames, passes=len(films[0])),
     )
     _check_budget(made, budget)
     return made
@@ -195,7 +221,7 @@ def _check_tasks(request: Request, card: Card) -> None:
     asked = (
         (name.replace("_", " "), name not in card.tasks, f"It does {_listed(card.tasks)}", "Choose another model"),
         (f"the order {request.order}", request.order not in card.orders, f"It has {_listed(card.orders)}", ""),
-        ("other words from a second on", bool(request.cues), "One prompt holds for a whole video in this version", ""),
+        ("other words from a second on", bool(request.cues) and not card.window, "It makes a film in one pass", ""),
         ("sound", request.sound and "sound" not in card.tracks, "It makes pictures only", "Ask without sound"),
         ("sound", request.sound, "Sound is not written into files in this version", "Ask without sound"),
         ("a loop", request.loop, "Loops are not planned in this version", "Ask without a loop"),
@@ -224,11 +250,12 @@ def _grid(request: Request, card: Card) -> Grid:
     if seconds > card.max_seconds + 1e-9:
         raise Unsupported(
             f"{seconds:g} s were asked of the model {card.name}",
-            f"It makes at most {card.max_seconds:g} s; longer films are not joined from windows in this version",
+            f"It makes at most {card.max_seconds:g} s",
             f"Ask for {card.max_seconds:g} s or less",
         )
     grid = Grid.snap(seconds, width=width, height=height, fps=card.fps, strides=card.strides, causal=card.causal)
-    cells = math.prod(grid.cells)
+    moments, height, width = grid.cells
+    cells = min(moments, card.window or moments) * height * width
     if cells > card.max_cells:
         longest = seconds * card.max_cells / cells
         raise Unsupported(
@@ -277,22 +304,50 @@ def _frame(request: Request, card: Card, grid: Grid) -> tuple[tuple[int, int], t
     return even, (even[0] * card.display, even[1] * card.display)
 
 
-def _pass(request: Request, card: Card, recipe: Recipe, grid: Grid, *, seed: int, clips: tuple[Placed, ...]) -> Pass:
-    return Pass(
-        model=card.name,
-        weights=weights_digest(card),
-        grid=grid,
-        window=(0.0, grid.seconds),
-        order=request.order,
-        steps=recipe.steps,
-        shift=recipe.shift,
-        solver=recipe.solver,
-        guidance=recipe.guidance,
-        seed=seed,
-        prompt=request.prompt,
-        negative=request.negative,
-        clips=clips,
-    )
+def windows(cells: int, *, window: int, overlap: int, backward: bool = False) -> list[tuple[int, int]]:
+    """(start, stop) in cells-in-time, in the order of filling: each knows `overlap` cells of the one before, or more.
+
+    backward: from the end to the beginning, for films whose end is what is known.
+    """
+    if not window or cells <= window:
+        return [(0, cells)]
+    assert 0 < overlap < window, f"an overlap of {overlap} in windows of {window}"
+    many = math.ceil((cells - overlap) / (window - overlap))
+    starts = [min(i * (window - overlap), cells - window) for i in range(many)]
+    forward = [(start, start + window) for start in starts]
+    return [(cells - stop, cells - start) for start, stop in forward] if backward else forward
+
+
+def _film(
+    request: Request, card: Card, recipe: Recipe, grid: Grid, *, seed: int, clips: tuple[Placed, ...]
+) -> tuple[Pass, ...]:
+    """The passes of one video, each going on from the one before."""
+    known = {frame for placed in clips if placed.clip.keep == 1 for frame in placed.covers}
+    backward = bool(known) and 0 not in known and max(known) >= grid.frames - grid.strides[0]
+    film: list[Pass] = []
+    for start, stop in windows(grid.cells[0], window=card.window, overlap=card.overlap, backward=backward):
+        here = grid.model_copy(update={"frames": grid.frames_of(stop - 1).stop})
+        frames = range(grid.frames_of(start).start, here.frames)
+        begins = frames.start if backward or not film else grid.frames_of(film[-1].stop).start
+        film.append(
+            Pass(
+                model=card.name,
+                weights=weights_digest(card),
+                grid=here,
+                start=start,
+                order=request.order,
+                steps=recipe.steps,
+                shift=recipe.shift,
+                solver=recipe.solver,
+                guidance=recipe.guidance,
+                seed=seed,
+                prompt=request.prompt_at(begins / grid.fps),
+                negative=request.negative,
+                clips=tuple(c for c in clips if c.covers.start < frames.stop and frames.start < c.covers.stop),
+                follows=film[-1].key if film else "",
+            )
+        )
+    return tuple(film)
 
 
 def weights_digest(card: Card) -> str:
@@ -302,19 +357,20 @@ def weights_digest(card: Card) -> str:
     return hashlib.sha256(json.dumps(card.digests, sort_keys=True).encode()).hexdigest()
 
 
-def _phases(card: Card, recipe: Recipe, grid: Grid, *, pixels: int, count: int) -> Phases:
+def _phases(card: Card, recipe: Recipe, films: tuple[tuple[Pass, ...], ...], *, pixels: int) -> Phases:
     """Seconds on the Card's machine: a call on n cells takes call + cell n + pair n^2; guidance doubles the batch."""
+    grid = films[0][0].grid
     cost = _cost(card, width=grid.width, height=grid.height)
-    n = math.prod(grid.cells)
     calls = 2 * recipe.steps - 1 if recipe.solver == "heun" else recipe.steps
     batch = 1 if recipe.guidance == 1 else 2
-    call = cost.call + batch * (cost.cell * n + cost.pair * n * n)
+    sizes = [step.cells for film in films for step in film]
+    frames = max(step.grid.frames for step in films[0])
     return Phases(
         load=cost.load,
-        prepare=count * cost.prepare,
-        denoise=count * calls * call,
-        decode=count * grid.frames * cost.decode_frame,
-        write=count * (_OPEN + pixels * _ENCODE_PIXEL),
+        prepare=len(sizes) * cost.prepare,
+        denoise=sum(calls * (cost.call + batch * (cost.cell * n + cost.pair * n * n)) for n in sizes),
+        decode=len(films) * frames * cost.decode_frame,
+        write=len(films) * (_OPEN + pixels * _ENCODE_PIXEL),
     )
 
 
@@ -326,11 +382,11 @@ def _cost(card: Card, *, width: int, height: int) -> Cost:
     return card.cost.model_copy(update={**guess, "decode_frame": _DECODE_PIXEL * width * height})
 
 
-def _bytes(card: Card, grid: Grid) -> int:
-    """The most memory: the Card's measured figures, or torch, the weights in float32 and the pixels of one film."""
+def _bytes(card: Card, grid: Grid, *, cells: int) -> int:
+    """The most memory: the Card's measured figures, or torch, the weights in float32 and the pixels of one pass."""
     if card.cost.bytes_fixed:
-        return card.cost.bytes_fixed + card.cost.bytes_cell * math.prod(grid.cells)
-    film = 3 * 4 * grid.frames * grid.width * grid.height
+        return card.cost.bytes_fixed + card.cost.bytes_cell * cells
+    film = 3 * 4 * cells * math.prod(grid.strides)
     return _RUNTIME + 4 * card.parameters + 2 * film
 
 
@@ -343,9 +399,14 @@ def _notes(
     size: tuple[int, int],
     fps: float,
     frames: int,
+    passes: int,
 ) -> tuple[str, ...]:
-    """What the file is not: made at its own size, shape, length or rate."""
+    """What the file is not: made at its own size, shape, length or rate, or in one piece."""
     notes = []
+    if passes > 1:
+        notes.append(f"made in {passes} windows, each going on from the one before")
+    if request.cues and passes == 1:
+        notes.append("one window holds it all, so its first words hold for all of it")
     if (grid.width, grid.height) != size:
         cut = "" if crop == (grid.width, grid.height) else f", cut to {crop[0]}x{crop[1]}"
         resized = "" if crop == size else f", resized to {size[0]}x{size[1]}"

@@ -46,6 +46,12 @@ class Partial(NamedTuple):
     turn: Tensor
     pull: Tensor
 
+    def after(self, cells: int) -> Partial:
+        """The same without the first cells-in-time."""
+        kept = self.places[:, 1] >= cells
+        places = self.places[kept] - torch.tensor([0, cells, 0, 0], device=self.places.device)
+        return Partial(places, self.turn[kept], self.pull[kept]) if len(self.places) else self
+
     def join(self, x0: Tensor) -> Tensor:
         """x0 (B, C, T', H', W') with what is known of these cells."""
         if not len(self.places):

@@ -52,10 +52,13 @@ class Diorama:
         """
         import torch
 
+        track = canvas.tracks["video"]
+        # a window in mid-film begins with a whole group: a first frame is lent to the code, and its cell taken away
+        lent = min(track.start, 1)
+        rgb, keep = (torch.cat([t[:, :, :lent], t], dim=2).to(self.device) for t in (track.x, track.keep))
         with torch.inference_mode():
-            track = canvas.tracks["video"]
-            partial = self.autoencoder.partial(track.x, track.keep, self.dit.variance)
-            return DioramaConditioning(self._latents(canvas), self.read(text), partial)
+            partial = self.autoencoder.partial(rgb, keep, self.dit.variance).after(lent)
+            return DioramaConditioning(self._latents(canvas, rgb, keep, lent=lent), self.read(text), partial)
 
     def read(self, text: Sequence[str]) -> Words:
         """B sentences as the transformer reads them."""
@@ -83,18 +86,19 @@ class Diorama:
             for rgb in self.autoencoder.stream(z["video"][:1]):
                 yield Frames(to_uint8(rgb[0]).movedim(0, -1).contiguous().cpu().numpy())
 
-    def _latents(self, canvas: Canvas) -> Canvas:
+    def _latents(self, canvas: Canvas, rgb: Tensor, keep: Tensor, *, lent: int) -> Canvas:
         from dataclasses import replace
 
         from cinecanvas.canvas import Track, latent_keep
 
-        track = canvas.tracks["video"]
-        grid = track.grid.model_copy(update={"strides": self.card.strides, "causal": self.card.causal})
-        keep = latent_keep(track.keep, grid)
-        x = track.x.new_zeros(len(keep), self.autoencoder.shape.channels, *grid.cells)
-        if bool((keep > 0).any()):
-            x = self.autoencoder.encode(track.x.to(self.device))
-        return replace(canvas, tracks={"video": Track(x.to(self.device), keep.to(self.device), grid, track.start)})
+        old = canvas.tracks["video"]
+        grid = old.grid.model_copy(update={"strides": self.card.strides, "causal": self.card.causal})
+        known = latent_keep(keep, grid)
+        x = rgb.new_zeros(len(known), self.autoencoder.shape.channels, *known.shape[2:])
+        if bool((known > 0).any()):
+            x = self.autoencoder.encode(rgb)
+        start = 1 + (old.start - 1) // self.card.strides[0] if old.start else 0
+        return replace(canvas, tracks={"video": Track(x[:, :, lent:], known[:, :, lent:], grid, start)})
 
 
 def to_uint8(rgb: Tensor) -> Tensor:

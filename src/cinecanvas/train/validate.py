@@ -54,8 +54,10 @@ def describe(recipe: Recipe) -> Card:
         display=max(1, 256 // first.height),
         fps=recipe.fps,
         seconds=first.frames / recipe.fps,
-        max_seconds=8.2,
+        max_seconds=600.0,
         max_cells=4096,
+        window=9,
+        overlap=3,
         tasks=dict.fromkeys(f"{exact} outpaint remix".split(), "exact"),
         orders=("full", "causal", "pyramid"),
         recipes={

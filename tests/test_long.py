@@ -1,0 +1,110 @@
+"""A film longer than a window: every window goes on from the one before, and what was made is never made again."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cinecanvas import request as tasks
+from cinecanvas.generate import Done, Step, generate
+from cinecanvas.media.assets import Store
+from cinecanvas.media.intake import take
+from cinecanvas.media.video import read, write
+from cinecanvas.models.toy import CARD, Toy
+from cinecanvas.plan import plan
+from cinecanvas.request import Request
+from cinecanvas.sampler import Fill
+from cinecanvas.settings import settings
+
+WINDOWED = CARD.model_copy(update={"window": 9, "overlap": 3})
+ASKED: dict[str, Any] = {"model": "toy", "quality": "draft", "seed": 4, "fps": 8.0}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[Step], Done]]:
+    monkeypatch.setattr(importlib.import_module("cinecanvas.generate"), "card", lambda name: WINDOWED)
+
+    def run(request: Request, out: Path | str, *, store: Store | None = None, stop: int = 10**9) -> Any:
+        where = settings({"CINECANVAS_HOME": str(tmp_path / "home")})
+        steps = []
+        events = generate(request, out=f"{out}", store=store, where=where, models=lambda name: Toy(card=WINDOWED))
+        with closing(events):  # type: ignore[type-var]
+            for event in events:
+                if isinstance(event, Step):
+                    steps.append(event)
+                if len(steps) >= stop:
+                    return steps, None
+        return steps, event
+
+    return run
+
+
+def frames(folder: Path) -> np.ndarray:
+    return np.stack(list(read(f"{folder}/")))
+
+
+def test_steps_count_through_all_windows(tmp_path: Path, run: Any) -> None:
+    steps, done = run(tasks.text_to_video("red", seconds=3.0, **ASKED), tmp_path / "a.mp4")
+    assert len(done.plan.passes) == 4 and [step.done for step in steps] == list(range(1, 25))
+    assert {step.of for step in steps} == {24} and done.videos[0].frames == 24
+
+
+def test_a_window_keeps_what_the_one_before_has_made(tmp_path: Path, run: Any) -> None:
+    store = Store.at(tmp_path / "store")
+    _, done = run(tasks.text_to_video("red", seconds=3.0, **ASKED), tmp_path / "a.mp4", store=store)
+    kept = [Fill.unpack(store.get_named(step.key) or b"").z["video"] for step in done.plan.passes]
+    for before, after, z, later in zip(done.plan.passes, done.plan.passes[1:], kept, kept[1:], strict=False):
+        shared = before.stop - after.start
+        assert shared >= 3 and np.array_equal(z[:, :, -shared:], later[:, :, :shared])
+
+
+def test_a_longer_film_begins_as_the_shorter_one(tmp_path: Path, run: Any) -> None:
+    store = Store.at(tmp_path / "store")
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    run(tasks.text_to_video("red", seconds=15 / 8, **ASKED), f"{tmp_path}/a/", store=store)
+    steps, done = run(tasks.text_to_video("red", seconds=27 / 8, **ASKED), f"{tmp_path}/b/", store=store)
+    assert len(done.plan.passes) == 4 and len(steps) == 2 * 6  # two of the four were there
+
+
+@pytest.mark.parametrize("stop", [3, 6, 7, 13, 23])
+def test_a_run_that_was_stopped_repeats_no_finished_window(tmp_path: Path, run: Any, stop: int) -> None:
+    request = tasks.text_to_video("red", seconds=3.0, **ASKED)
+    run(request, tmp_path / "whole.mp4")
+    store = Store.at(tmp_path / "store")
+    run(request, tmp_path / "a.mp4", store=store, stop=stop)
+    assert not (tmp_path / "a.mp4").exists()
+    steps, _ = run(request, tmp_path / "a.mp4", store=store)
+    assert len(steps) == 24 - stop // 6 * 6
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+def test_a_film_grows_backward_from_its_beginning(tmp_path: Path, run: Any) -> None:
+    store = Store.at(tmp_path / "store")
+    write([np.full((16, 16, 3), 25 * i, dtype=np.uint8) for i in range(8)], tmp_path / "clip.mp4", fps=8)
+    clip = take(store, tmp_path / "clip.mp4")
+    request = tasks.extend(clip, "red", seconds=2.0, backward=True, **ASKED)
+    order = [(step.start, step.stop) for step in plan(request, WINDOWED, media={clip.digest: clip}).passes]
+    assert order == [(15, 24), (9, 18), (3, 12), (0, 9)]
+    (tmp_path / "out").mkdir()
+    run(request, f"{tmp_path}/out/", store=store)
+    assert np.array_equal(frames(tmp_path / "out")[16:], np.stack(list(read(store.path(clip.digest)))))
+
+
+def test_a_retake_runs_only_the_windows_that_have_a_hole(tmp_path: Path, run: Any) -> None:
+    store = Store.at(tmp_path / "store")
+    write([np.full((16, 16, 3), 5 * i, dtype=np.uint8) for i in range(45)], tmp_path / "clip.mp4", fps=8)
+    clip = take(store, tmp_path / "clip.mp4")
+    request = tasks.retake(clip, "red", start=2.0, end=2.25, **ASKED)
+    (tmp_path / "out").mkdir()
+    steps, done = run(request, f"{tmp_path}/out/", store=store)
+    busy = [s for s in done.plan.passes if set(range(16, 18)) & set(s.frames)]
+    worked = [step for step in steps if step.done % 6]
+    assert len(done.plan.passes) == 7 and len(worked) <= 5 * len(busy)
+    old, new = np.stack(list(read(store.path(clip.digest)))), frames(tmp_path / "out")
+    assert [i for i in range(45) if not np.array_equal(old[i], new[i])] == [16, 17]
