@@ -1,4 +1,7 @@
-"""Do clips show what their sentences say? python bench/faithfulness.py --model diorama [--prompts 240] [--folder F]."""
+"""Do clips show what their sentences say? python bench/faithfulness.py --model diorama [--prompts 240] [--folder F].
+
+With --write the scores of the papers examined take the place of those on the Card in the folder.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import datetime
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -29,7 +33,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="another seed is another set of scenes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="write the reports here as well")
+    parser.add_argument("--write", action="store_true", help="put the scores on the Card in the folder")
     asked = parser.parse_args()
+    if asked.write and asked.folder is None:
+        parser.error("--write needs --folder")
     torch.set_num_threads(asked.threads)
     try:
         panel, model = judges(asked.judges), _model(asked)
@@ -38,6 +45,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     print(table(reports))
+    if asked.write:
+        _write(asked.folder, reports)
     text = json.dumps([one.model_dump(mode="json") for one in reports], indent=1)
     if asked.json is None:
         print(text)
@@ -69,6 +78,17 @@ def _examined(model: Model, panel: tuple[Judge, ...], paper: Paper, asked: argpa
     )
     today = datetime.date.today().isoformat()
     return report(sittings, model=model.card.name, paper=paper, command=command, date=today)
+
+
+def _write(folder: Path, reports: Sequence[Report]) -> None:
+    """The Card in the folder with these scores, in the place of older ones of the same papers."""
+    from cinecanvas.models import diorama
+
+    card = diorama.read_card(folder)
+    papers = tuple(f"({one.paper})" for one in reports)
+    kept = tuple(score for score in card.scores if not score.name.endswith(papers))
+    full = card.model_copy(update={"scores": kept + tuple(score for one in reports for score in one.scores)})
+    (folder / "card.json").write_text(json.dumps(full.model_dump(mode="json"), indent=1) + "\n")
 
 
 if __name__ == "__main__":

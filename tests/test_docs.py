@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/tutorial.md", "docs/concepts/canvas.md", "docs/world/world.md"]
+PAGES = ["README.md", "docs/tutorial.md", "docs/concepts/canvas.md", "docs/how-to/tasks.md", "docs/world/world.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
