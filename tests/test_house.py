@@ -33,8 +33,8 @@ FAMILIES = {name for name, tree in TREES.items() if name.startswith("models/") a
 PUBLIC = {
     "Canvas", "Card", "CinecanvasError", "Clip", "Grid", "Model", "Request", "Schedule", "Store", "cards", "fill",
     "generate", "guided", "load", "plan", "take", "__version__",
-    "animate", "extend", "inpaint", "interpolate", "join", "keyframes", "outpaint", "remix", "retake", "text_to_image",
-    "text_to_video",
+    "animate", "extend", "inpaint", "interpolate", "join", "keyframes", "loop", "outpaint", "remix", "retake",
+    "text_to_image", "text_to_video",
 }  # fmt: skip
 each_file = pytest.mark.parametrize("name", FILES)
 

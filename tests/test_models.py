@@ -69,6 +69,22 @@ def test_the_decoder_streams_what_it_decodes_at_once() -> None:
     assert torch.equal(torch.cat(groups, dim=2), family.autoencoder.decode(z))
 
 
+def test_the_last_cell_of_a_ring_is_beside_its_first() -> None:
+    """Unrolled by half a turn on both sides, a closed canvas is guessed as its middle is in an open one."""
+    family = little()
+    grid = Grid(frames=33, height=32, width=48, fps=8)
+    z, level = torch.randn(1, 24, 4, 2, 3), torch.full((1, 1, 4, 2, 3), 0.8)
+
+    def guess(z: torch.Tensor, level: torch.Tensor, *, closed: bool) -> torch.Tensor:
+        pixels = torch.zeros(1, 3, 4 * z.shape[2], 32, 48)
+        blank = Canvas({"video": Track(pixels, pixels[:, :1], grid, 1)}, closed=closed)
+        return family.denoise({"video": z}, {"video": level}, family.prepare(blank, ["red ball"]))["video"]
+
+    turn = [2, 3, 0, 1, 2, 3, 0, 1]
+    ring, line = guess(z, level, closed=True), guess(z[:, :, turn], level[:, :, turn], closed=False)
+    assert torch.equal(ring, line[:, :, 2:6]) and not torch.equal(ring, guess(z, level, closed=False))
+
+
 def test_pixels_that_are_known_inside_a_hole_hold_in_every_guess() -> None:
     """A picture in the middle of a group of frames, and half of a cell: the code allows both, so both come out."""
     family = little()

@@ -92,7 +92,7 @@ def test_another_rate_keeps_the_speed() -> None:
     [
         ({"seconds": 60.0}, "at most 8.2 s"),
         ({"sound": True}, "sound"),
-        ({"loop": True}, "a loop"),
+        ({"loop": True}, "asked for a loop"),
         ({"clips": (Clip(media="sha256:0"),)}, "image to video"),
         ({"quality": "best"}, "standard, draft"),
     ],

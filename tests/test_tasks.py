@@ -126,6 +126,22 @@ def test_two_films_are_joined_by_new_frames(store: Store, tmp_path: Path) -> Non
     assert np.array_equal(frames[12:], np.stack(list(read(store.path(two.digest)))))
 
 
+def test_the_end_of_a_loop_is_as_near_to_its_beginning_as_any_frame_to_the_next(store: Store, tmp_path: Path) -> None:
+    frames = made(tasks.loop("red", seconds=1.0, **TOY), store, tmp_path).astype(float)
+    steps = [np.abs(a - b).mean() for a, b in zip(frames, np.roll(frames, -1, axis=0), strict=True)]
+    assert len(frames) == 8 and steps[-1] < 1.5 * np.median(steps[:-1]) and min(steps) > 1
+    (tmp_path / "made").rename(tmp_path / "closed")
+    frames = made(tasks.text_to_video("red", seconds=1.0, **TOY), store, tmp_path).astype(float)
+    steps = [np.abs(a - b).mean() for a, b in zip(frames, np.roll(frames, -1, axis=0), strict=True)]
+    assert steps[-1] > 1.5 * np.median(steps[:-1])  # which an open film of the same seed is not
+
+
+def test_a_loop_begins_with_its_picture(store: Store, tmp_path: Path) -> None:
+    still = picture(store, "a")
+    frames = made(tasks.loop("red", of=still, seconds=1.0, **TOY), store, tmp_path)
+    assert np.array_equal(frames[0], next(iter(read(store.path(still.digest)))))
+
+
 def test_a_film_of_another_rate_is_sampled_at_its_moments(store: Store, tmp_path: Path) -> None:
     clip = film(store, "a", frames=10, fps=20.0)
     frames = made(tasks.extend(clip, "red", seconds=0.5, **TOY), store, tmp_path)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cinecanvas.request import interpolate as interpolate
     from cinecanvas.request import join as join
     from cinecanvas.request import keyframes as keyframes
+    from cinecanvas.request import loop as loop
     from cinecanvas.request import outpaint as outpaint
     from cinecanvas.request import remix as remix
     from cinecanvas.request import retake as retake
@@ -58,6 +59,7 @@ _HOMES = {  # each public name and the module that it lives in; torch comes only
     "keyframes": "request",
     "load": "models",
     "outpaint": "request",
+    "loop": "request",
     "plan": "plan",
     "remix": "request",
     "retake": "request",

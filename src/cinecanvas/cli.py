@@ -196,6 +196,22 @@ def extend(
 
 
 @app.command()
+@with_options("order", "at")
+def loop(
+    prompt: Prompt,
+    out: Out = "",
+    of: Annotated[Path | None, typer.Option(help="A picture or film to close; seconds are added.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: Options,
+) -> None:
+    """Make a video whose end leads back to its beginning."""
+    (clip,) = _taken(of) if of else (None,)
+    _made(tasks.loop(prompt, of=clip, **options), out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
 @with_options("seconds")
 def retake(
     film: Film,

@@ -19,7 +19,7 @@ from cinecanvas.request import Clip
 Find = Callable[[str], Path]  # the file of a digest
 
 
-def compose(placed: Sequence[Placed], grid: Grid, find: Find, *, window: range) -> Canvas:
+def compose(placed: Sequence[Placed], grid: Grid, find: Find, *, window: range, closed: bool = False) -> Canvas:
     """A pixel canvas (B = 1) of those frames of the grid, with every clip on it; what no clip covers is a hole."""
     x = torch.zeros(1, 3, len(window), grid.height, grid.width)
     track = Track(x, torch.zeros_like(x[:, :1]), grid.pixels, window.start)
@@ -32,7 +32,7 @@ def compose(placed: Sequence[Placed], grid: Grid, find: Find, *, window: range) 
             track.keep[0, 0, at, top:bottom, left:right] = torch.from_numpy(keep)
         for tensor in (track.x, track.keep):
             _bleed(tensor[0, :, seen.start - window.start : seen.stop - window.start], one)
-    return Canvas({"video": track})
+    return Canvas({"video": track}, closed=closed)
 
 
 def _frames(one: Placed, seen: range, grid: Grid, find: Find) -> Iterator[tuple[np.ndarray, np.ndarray]]:

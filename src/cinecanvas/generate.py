@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -210,6 +211,8 @@ def _filmed(
             if name not in whole:
                 whole[name] = z.new_zeros(*z.shape[:2], max(one.stop for one in film), *z.shape[3:])
             whole[name][:, :, step.start : step.stop] = z
+            if step.closed:  # what comes before the first group of a ring is the last
+                whole[name][:, :, :1] = z[:, :, -1:]
         before, last = before + step.steps, step
     return whole
 
@@ -241,7 +244,7 @@ def _filled(
     yield trip.enters("prepare", video)
     with trip.timed("prepare"):
         asked = guided(model, step.guidance, negative=step.negative)
-        canvas = compose(step.clips, step.grid, _finder(store), window=step.frames)
+        canvas = compose(step.clips, step.grid, _finder(store), window=step.frames, closed=step.closed)
         prepared = asked.prepare(canvas, [step.prompt])
         at, tensors = known
         for name, z in tensors.items():
@@ -300,7 +303,8 @@ def _written(trip: _Trip, model: Model, latents: Tensors, *, step: Pass, file: s
     made = trip.plan
     before = trip.phases.decode
     source = _decoded(trip, model, latents, crop=made.crop)
-    frames = retimed(source, source=step.grid.fps, fps=made.fps, count=made.frames)
+    seen = itertools.islice(source, 1 if step.closed else 0, None)
+    frames = retimed(seen, source=step.grid.fps, fps=made.fps, count=made.frames)
     began = time.perf_counter()
     with closing(source):
         info = write(frames, file, fps=made.fps, size=(made.width, made.height), metadata=_facts(made, step))

@@ -57,6 +57,7 @@ class Pass(BaseModel):
     prompt: str
     negative: str = ""
     clips: tuple[Placed, ...] = ()
+    closed: bool = False  # its end leads back to its beginning
     follows: str = ""  # the key of the pass whose latents are known where both windows overlap
     name: str = "base"  # its place in the plan; noise is drawn by it, so other words keep the same noise
 
@@ -163,7 +164,10 @@ def plan(
     grid = _grid(request, card)
     crop, size = _frame(request, card, grid)
     fps = request.fps or grid.fps
-    frames = max(1, round((grid.seconds if request.seconds is None else request.seconds) * fps))
+    seconds = grid.seconds if request.seconds is None else request.seconds
+    if request.loop:
+        seconds = _round(request, card, grid)
+    frames = max(1, round(seconds * fps))
     visible = min(grid.frames, math.ceil(frames / fps * grid.fps - 1e-6))
     clips = lay(request, media, grid, crop=crop, visible=visible)
     films = tuple(_film(request, card, recipe, grid, seed=seed, clips=clips) for seed in request.seeds)
@@ -224,7 +228,8 @@ def _check_tasks(request: Request, card: Card) -> None:
         ("other words from a second on", bool(request.cues) and not card.window, "It makes a film in one pass", ""),
         ("sound", request.sound and "sound" not in card.tracks, "It makes pictures only", "Ask without sound"),
         ("sound", request.sound, "Sound is not written into files in this version", "Ask without sound"),
-        ("a loop", request.loop, "Loops are not planned in this version", "Ask without a loop"),
+        ("a loop", request.loop and "loop" not in card.tasks, f"It does {_listed(card.tasks)}", "Ask without a loop"),
+        ("a loop in another order", request.loop and request.order != "full", "A loop has no first moment", ""),
     )
     for what, wanted, possible, do in asked:
         if wanted:
@@ -253,7 +258,8 @@ def _grid(request: Request, card: Card) -> Grid:
             f"It makes at most {card.max_seconds:g} s",
             f"Ask for {card.max_seconds:g} s or less",
         )
-    grid = Grid.snap(seconds, width=width, height=height, fps=card.fps, strides=card.strides, causal=card.causal)
+    whole = seconds + 1 / card.fps if request.loop and request.seconds is not None else seconds  # see _film
+    grid = Grid.snap(whole, width=width, height=height, fps=card.fps, strides=card.strides, causal=card.causal)
     moments, height, width = grid.cells
     cells = min(moments, card.window or moments) * height * width
     if cells > card.max_cells:
@@ -325,7 +331,11 @@ def _film(
     known = {frame for placed in clips if placed.clip.keep == 1 for frame in placed.covers}
     backward = bool(known) and 0 not in known and max(known) >= grid.frames - grid.strides[0]
     film: list[Pass] = []
-    for start, stop in windows(grid.cells[0], window=card.window, overlap=card.overlap, backward=backward):
+    cuts = windows(grid.cells[0], window=card.window, overlap=card.overlap, backward=backward)
+    if request.loop:  # a ring has no first frame: its cells are those after it, and all clips are a frame later
+        cuts = [(1, grid.cells[0])]
+        clips = tuple(one.model_copy(update={"first": one.first + 1}) for one in clips)
+    for start, stop in cuts:
         here = grid.model_copy(update={"frames": grid.frames_of(stop - 1).stop})
         frames = range(grid.frames_of(start).start, here.frames)
         begins = frames.start if backward or not film else grid.frames_of(film[-1].stop).start
@@ -344,10 +354,24 @@ def _film(
                 prompt=request.prompt_at(begins / grid.fps),
                 negative=request.negative,
                 clips=tuple(c for c in clips if c.covers.start < frames.stop and frames.start < c.covers.stop),
+                closed=request.loop,
                 follows=film[-1].key if film else "",
             )
         )
     return tuple(film)
+
+
+def _round(request: Request, card: Card, grid: Grid) -> float:
+    """The length of a loop (s): whole groups of frames, in one window."""
+    moments = grid.cells[0] - 1
+    longest = (card.window or grid.cells[0]) * grid.strides[0] / grid.fps
+    if not moments >= 1 or (card.window and moments > card.window):
+        raise Unsupported(
+            f"A loop of {grid.seconds:.3g} s was asked of the model {card.name}",
+            f"Its loops are made in one window, of at most {longest:g} s",
+            f"Ask for {longest:g} s or less",
+        )
+    return moments * grid.strides[0] / grid.fps
 
 
 def weights_digest(card: Card) -> str:
@@ -403,6 +427,8 @@ def _notes(
 ) -> tuple[str, ...]:
     """What the file is not: made at its own size, shape, length or rate, or in one piece."""
     notes = []
+    if request.loop:
+        notes.append(f"a loop of {frames / fps:.4g} s: the frame after the last is the first")
     if passes > 1:
         notes.append(f"made in {passes} windows, each going on from the one before")
     if request.cues and passes == 1:
@@ -416,7 +442,7 @@ def _notes(
         notes.append(
             f"generated at {grid.fps:g} frames per second; frames are {way} for {fps:g}, motion keeps its speed"
         )
-    if request.seconds is not None and frames / fps < grid.seconds - 0.5 / grid.fps:
+    if request.seconds is not None and not request.loop and frames / fps < grid.seconds - 0.5 / grid.fps:
         notes.append(f"generated {grid.seconds:.3g} s, the last {grid.seconds - frames / fps:.2g} s are left out")
     if request.negative and recipe.guidance == 1:
         notes.append("the negative prompt has no effect: this model is sampled without guidance")

@@ -245,6 +245,14 @@ def extend(
     return _asked(prompt, _of(clip, options), seconds=length + seconds, clips=(laid,))
 
 
+def loop(prompt: str, *, of: Media | None = None, seconds: float | None = None, **options: Unpack[Options]) -> Request:
+    """A video whose end leads back to its beginning; of a picture or clip, `seconds` are what is added to it."""
+    if of is None:
+        return _asked(prompt, options, seconds=seconds, loop=True)
+    whole = (of.seconds or 0.0) + (2.0 if seconds is None else seconds)
+    return _asked(prompt, _of(of, options), seconds=whole, clips=(Clip(media=of.digest),), loop=True)
+
+
 def retake(clip: Media, prompt: str, *, start: float, end: float, **options: Unpack[Options]) -> Request:
     """Seconds `start` to `end` of a clip once more; the rest is known."""
     length = _length(clip, "retake a part of")

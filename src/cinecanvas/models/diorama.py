@@ -75,8 +75,13 @@ class Diorama:
         import torch
 
         start = cond.canvas.tracks["video"].start
+        moments = z["video"].shape[2]
+        # a ring is unrolled by half a turn on both sides, so that every cell has its true neighbours
+        turn = range(-(moments // 2), moments + moments // 2) if cond.canvas.closed else range(moments)
+        ring, level = (t["video"][:, :, [i % moments for i in turn]] for t in (z, sigma))
         with torch.inference_mode():
-            return {"video": cond.partial.join(self.dit(z["video"], sigma["video"], cond.words, start=start))}
+            x0 = self.dit(ring, level, cond.words, start=start)[:, :, -turn.start :][:, :, :moments]
+            return {"video": cond.partial.join(x0)}
 
     def decode(self, z: Tensors) -> Iterator[Frames]:
         """RGB uint8 (t, H, W, 3), group by group: one frame, then four at a time."""

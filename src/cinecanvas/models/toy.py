@@ -85,7 +85,7 @@ class Toy:
 
         tracks = cond.canvas.tracks
         times = torch.tensor([second for name in z for second in tracks[name].times()]).to(cond.colour)
-        loop = max(track.grid.seconds for track in tracks.values()) if cond.canvas.closed else 0.0
+        loop = max(t.x.shape[2] / t.grid.fps for t in tracks.values()) if cond.canvas.closed else 0.0
         k = self.std**2 * kernel(times, span=self.span, loop=loop)
 
         # A column is one cell of one channel over the moments of all tracks; those of other tracks are never seen.

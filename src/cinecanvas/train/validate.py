@@ -42,7 +42,7 @@ def describe(recipe: Recipe) -> Card:
     clips = [b for b in recipe.buckets if b.frames > 1]
     first = clips[0]
     sizes = tuple(dict.fromkeys((b.width, b.height) for b in clips))
-    exact = "text_to_image text_to_video image_to_video first_last keyframes extend extend_backward retake inpaint"
+    exact = "text_to_image text_to_video image_to_video first_last keyframes extend extend_backward retake loop inpaint"
     return Card(
         name="diorama",
         title=f"Diorama, a miniature world of toy solids at {first.height} px",
