@@ -31,7 +31,7 @@ from cinecanvas.console import (
 )
 from cinecanvas.errors import BadRequest, Cancelled, CinecanvasError
 from cinecanvas.flags import with_options
-from cinecanvas.request import Request, text_to_image, text_to_video
+from cinecanvas.request import STILL, Request, text_to_image, text_to_video
 
 if TYPE_CHECKING:  # none of it is needed to print the help
     from cinecanvas.media.assets import Asset, Store
@@ -104,199 +104,181 @@ def cine(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
+def _made(request: Request, out: Out = "", as_json: Json = False, quiet: Quiet = False) -> None:
+    """The trip of a request, watched, and what it came to."""
+    from cinecanvas.generate import generate as run
+
+    store = _store() if request.clips else None
+    ending = ".png" if request.seconds == STILL else ".mp4"
+    name = out or _free_name(request.prompt, request.count, ending=ending)
+    done = watched(run(request, out=name, store=store), silent=quiet or as_json)
+    if as_json:
+        print(json.dumps(done_json(done), ensure_ascii=False))
+    elif not quiet:
+        print_done(done)
+
+
 @app.command()
-@with_options()
-def generate(prompt: Prompt, out: Out = "", as_json: Json = False, quiet: Quiet = False, *, options: Options) -> None:
+@with_options(then=_made)
+def generate(prompt: Prompt, *, options: Options) -> Request:
     """Make a video from words."""
-    _made(text_to_video(prompt, **options), out, as_json=as_json, quiet=quiet)
+    return text_to_video(prompt, **options)
 
 
 @app.command()
-@with_options("seconds", "fps")
-def image(prompt: Prompt, out: Out = "", as_json: Json = False, quiet: Quiet = False, *, options: Options) -> None:
+@with_options("seconds", "fps", then=_made)
+def image(prompt: Prompt, *, options: Options) -> Request:
     """Make one picture from words."""
-    _made(text_to_image(prompt, **options), out, as_json=as_json, quiet=quiet, ending=".png")
+    return text_to_image(prompt, **options)
 
 
 @app.command()
-@with_options()
+@with_options(then=_made)
 def animate(
     picture: Still,
     prompt: Prompt,
-    out: Out = "",
     last: Annotated[bool, typer.Option("--last", help="The picture is where it ends, not where it begins.")] = False,
     fit: Fit = "crop",
-    as_json: Json = False,
-    quiet: Quiet = False,
     *,
     options: Options,
-) -> None:
+) -> Request:
     """Set a picture in motion."""
     (still,) = _taken(picture)
-    _made(tasks.animate(still, prompt, last=last, fit=_fit(fit), **options), out, as_json=as_json, quiet=quiet)
+    return tasks.animate(still, prompt, last=last, fit=_fit(fit), **options)
 
 
 @app.command()
-@with_options("seconds")
+@with_options("seconds", then=_made)
 def interpolate(
     first: Either,
     second: Either,
     prompt: Prompt,
-    out: Out = "",
     seconds: Annotated[float, typer.Option(help="Length of what lies between (s).")] = 2.0,
     fit: Fit = "crop",
-    as_json: Json = False,
-    quiet: Quiet = False,
     *,
     options: Options,
-) -> None:
+) -> Request:
     """Lead from one picture or film to another."""
     one, two = _taken(first, second)
-    request = tasks.interpolate(one, two, prompt, seconds=seconds, fit=_fit(fit), **options)
-    _made(request, out, as_json=as_json, quiet=quiet)
+    return tasks.interpolate(one, two, prompt, seconds=seconds, fit=_fit(fit), **options)
 
 
 @app.command()
-@with_options()
+@with_options(then=_made)
 def keyframes(
     prompt: Prompt,
     pictures: Annotated[
         list[str], typer.Option("--picture", metavar="SECOND:FILE", help="A picture at its second; once for each.")
     ],
-    out: Out = "",
     fit: Fit = "crop",
-    as_json: Json = False,
-    quiet: Quiet = False,
     *,
     options: Options,
-) -> None:
+) -> Request:
     """Pin pictures to their seconds and fill what lies between."""
     times, files = zip(*(_second_and_file(text) for text in pictures), strict=True)
     pinned = list(zip(_taken(*files), times, strict=True))
-    _made(tasks.keyframes(pinned, prompt, fit=_fit(fit), **options), out, as_json=as_json, quiet=quiet)
+    return tasks.keyframes(pinned, prompt, fit=_fit(fit), **options)
 
 
 @app.command()
-@with_options("seconds")
+@with_options("seconds", then=_made)
 def extend(
     film: Film,
     prompt: Prompt,
-    out: Out = "",
     seconds: Annotated[float, typer.Option(help="How much longer it becomes (s).")] = 2.0,
     backward: Annotated[bool, typer.Option("--backward", help="Before its beginning, not after its end.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
     *,
     options: Options,
-) -> None:
+) -> Request:
     """Make a film longer."""
     (clip,) = _taken(film)
-    request = tasks.extend(clip, prompt, seconds=seconds, backward=backward, **options)
-    _made(request, out, as_json=as_json, quiet=quiet)
+    return tasks.extend(clip, prompt, seconds=seconds, backward=backward, **options)
 
 
 @app.command()
-@with_options("order", "at")
+@with_options("order", "at", then=_made)
 def loop(
     prompt: Prompt,
-    out: Out = "",
     of: Annotated[Path | None, typer.Option(help="A picture or film to close; seconds are added.")] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
     *,
     options: Options,
-) -> None:
+) -> Request:
     """Make a video whose end leads back to its beginning."""
     (clip,) = _taken(of) if of else (None,)
-    _made(tasks.loop(prompt, of=clip, **options), out, as_json=as_json, quiet=quiet)
+    return tasks.loop(prompt, of=clip, **options)
 
 
 @app.command()
-@with_options("seconds")
+@with_options("seconds", then=_made)
 def retake(
     film: Film,
     prompt: Prompt,
     start: Annotated[float, typer.Option("--from", help="Where the part begins (s).")],
     end: Annotated[float, typer.Option("--to", help="Where it ends (s).")],
-    out: Out = "",
-    as_json: Json = False,
-    quiet: Quiet = False,
     *,
     options: Options,
-) -> None:
+) -> Request:
     """Make a part of a film anew and keep the rest."""
     (clip,) = _taken(film)
-    _made(tasks.retake(clip, prompt, start=start, end=end, **options), out, as_json=as_json, quiet=quiet)
+    return tasks.retake(clip, prompt, start=start, end=end, **options)
 
 
 @app.command()
-@with_options("seconds")
+@with_options("seconds", then=_made)
 def inpaint(
     film: Either,
     mask: Annotated[Path, typer.Argument(help="Of the same size: white is kept, black is new.", show_default=False)],
     prompt: Prompt,
-    out: Out = "",
-    as_json: Json = False,
-    quiet: Quiet = False,
     *,
     options: Options,
-) -> None:
+) -> Request:
     """Paint anew what a mask leaves black."""
     clip, hole = _taken(film, mask)
-    _made(tasks.inpaint(clip, hole, prompt, **options), out, as_json=as_json, quiet=quiet)
+    return tasks.inpaint(clip, hole, prompt, **options)
 
 
 @app.command()
-@with_options("seconds", "size")
+@with_options("seconds", "size", then=_made)
 def outpaint(
     film: Either,
     prompt: Prompt,
     to: Annotated[str, typer.Option(metavar="16:9|WxH", help="The new shape or size.")],
     place: Annotated[str, typer.Option(metavar="X,Y", help="Where the film sits: 0,0 left and top, 1,1.")] = "0.5,0.5",
-    out: Out = "",
-    as_json: Json = False,
-    quiet: Quiet = False,
     *,
     options: Options,
-) -> None:
+) -> Request:
     """Give a picture or film another shape and paint what lies beside it."""
     (clip,) = _taken(film)
-    _made(tasks.outpaint(clip, prompt, to=to, place=_place(place), **options), out, as_json=as_json, quiet=quiet)
+    return tasks.outpaint(clip, prompt, to=to, place=_place(place), **options)
 
 
 @app.command()
-@with_options("seconds")
+@with_options("seconds", then=_made)
 def remix(
     film: Either,
     prompt: Prompt,
     keep: Annotated[float, typer.Option(help="How much stays, from 0 (nothing) to 1 (all).")] = 0.5,
-    out: Out = "",
-    as_json: Json = False,
-    quiet: Quiet = False,
     *,
     options: Options,
-) -> None:
+) -> Request:
     """Tell a film again in other words."""
     (clip,) = _taken(film)
-    _made(tasks.remix(clip, prompt, keep=keep, **options), out, as_json=as_json, quiet=quiet)
+    return tasks.remix(clip, prompt, keep=keep, **options)
 
 
 @app.command()
-@with_options("seconds")
+@with_options("seconds", then=_made)
 def join(
     first: Film,
     second: Film,
     prompt: Prompt,
-    out: Out = "",
     seconds: Annotated[float, typer.Option(help="Length of the transition (s).")] = 1.0,
-    as_json: Json = False,
-    quiet: Quiet = False,
     *,
     options: Options,
-) -> None:
+) -> Request:
     """Join two films by a transition that leads from one into the other."""
     one, two = _taken(first, second)
-    _made(tasks.join(one, two, prompt, seconds=seconds, **options), out, as_json=as_json, quiet=quiet)
+    return tasks.join(one, two, prompt, seconds=seconds, **options)
 
 
 @app.command()
@@ -309,7 +291,7 @@ def replay(
     """Make again what a file was made from: the same frames on the same machine and version."""
     from cinecanvas.generate import request_of
 
-    _made(request_of(file), out, as_json=as_json, quiet=quiet)
+    _made(request_of(file), out, as_json, quiet)
 
 
 @app.command()
@@ -475,19 +457,6 @@ def _tell(error: CinecanvasError, *, as_json: bool) -> None:
         print(json.dumps({"error": {**facts, "possible": error.possible, "do": error.do}}, ensure_ascii=False))
     else:
         print(f"cine: {error}", file=sys.stderr)
-
-
-def _made(request: Request, out: str, *, as_json: bool, quiet: bool, ending: str = ".mp4") -> None:
-    """The trip of a request, watched, and what it came to."""
-    from cinecanvas.generate import generate as run
-
-    store = _store() if request.clips else None
-    name = out or _free_name(request.prompt, request.count, ending=ending)
-    done = watched(run(request, out=name, store=store), silent=quiet or as_json)
-    if as_json:
-        print(json.dumps(done_json(done), ensure_ascii=False))
-    elif not quiet:
-        print_done(done)
 
 
 def _store() -> Store:

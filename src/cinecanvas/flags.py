@@ -13,6 +13,7 @@ from cinecanvas.errors import BadRequest
 from cinecanvas.request import Cue, Request, parse_size
 
 SHARED = ("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count", "at")
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SIZE = Annotated[
     str | None, typer.Option(metavar="WxH|16:9", help="Pixels such as 640x480, or a shape: 16:9, 9:16, square.")
 ]
@@ -22,28 +23,38 @@ _CUES = Annotated[
 ]
 
 
-def with_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A verb that takes `options` (a mapping to fields of Request) gets a flag for each, but for those left out."""
+def with_options(
+    *left_out: str, then: Callable[..., None] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """A verb that takes `options` (a mapping to fields of Request) gets a flag for each, but for those left out.
 
-    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
-        kinds = get_type_hints(verb, include_extras=True)
-        own = [p for p in inspect.signature(verb).parameters.values() if p.name != "options"]
+    What the verb returns goes to `then`, whose own parameters become flags of the verb too.
+    """
+
+    def decorate(verb: Callable[..., Any]) -> Callable[..., None]:
+        own, after = _parameters(verb), _parameters(then)[1:] if then else []
         names = [name for name in SHARED if name not in (*left_out, *(p.name for p in own))]
+        shared = [inspect.Parameter(name, _KEYWORD, default=None, annotation=_flag(name)) for name in names]
 
         def run(**given: Any) -> None:
-            verb(**{p.name: given[p.name] for p in own}, options=_read({name: given[name] for name in names}))
+            options = _read({name: given[name] for name in names})
+            made = verb(**{p.name: given[p.name] for p in own}, options=options)
+            if then:
+                then(made, **{p.name: given[p.name] for p in after})
 
-        shared = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(name))
-            for name in names
-        ]
-        resolved = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kinds[p.name]) for p in own]
-        run.__signature__ = inspect.Signature([*resolved, *shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in (*resolved, *shared)}
+        run.__signature__ = inspect.Signature([*own, *after, *shared])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in (*own, *after, *shared)}
         run.__name__, run.__doc__ = verb.__name__, verb.__doc__
         return run
 
     return decorate
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What a function takes beside the options, by keyword, its annotations resolved."""
+    kinds = get_type_hints(function, include_extras=True)
+    every = inspect.signature(function).parameters.values()
+    return [p.replace(kind=_KEYWORD, annotation=kinds[p.name]) for p in every if p.name != "options"]
 
 
 def _flag(name: str) -> Any:
