@@ -24,6 +24,15 @@ def test_the_python_on_this_page_runs(page: str, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr[-2000:]
 
 
+@pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.stem)
+def test_an_example_is_short_and_makes_its_film(example: Path, tmp_path: Path) -> None:
+    assert len(example.read_text().splitlines()) <= 30
+    environment = {**os.environ, "CINECANVAS_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, example], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert (tmp_path / f"{example.stem}.mp4").stat().st_size > 1000
+
+
 def test_every_picture_and_link_in_the_docs_exists() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

@@ -42,6 +42,7 @@ def test_held_out_sentences_are_shown() -> None:
     right = torch.cat([s.generated == s.wanted for s in sittings]).float().mean(0)
     share = dict(zip(SLOTS, right.tolist(), strict=True))
     assert share["floor"] >= 0.7 and share["sky"] >= 0.7 and share["colour"] >= 0.6, share
+    assert share["shape"] >= 0.5 and share["motion"] >= 0.5 and share["camera"] >= 0.5, share
 
 
 def test_a_known_first_frame_stays_and_the_rest_follows_it() -> None:

@@ -72,7 +72,7 @@ class DiT(nn.Module):
         bias = torch.cat([torch.zeros(b, 1, 1, t * h * w, device=z.device, dtype=dtype), words.bias.to(dtype)], dim=-1)
         middle = x
         for i, (block, keys) in enumerate(zip(self.blocks, words.keys, strict=True)):
-            x = block(x, mod, keys, bias, cos, sin)
+            x = block(x, mod, keys, bias, cos, sin, (h, w))
             middle = x if 2 * (i + 1) <= len(self.blocks) else middle
         out = self.head(norm(x) * (1 + self.last(mod)))
         x0 = skip * z + scale * out.float()

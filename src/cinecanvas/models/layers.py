@@ -22,6 +22,8 @@ class Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.text_kv = nn.Linear(text_width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
+        # the eight neighbours of a cell in its own picture: where cells agree, 16-px squares have no seams
+        self.near = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
         self.gain = nn.Parameter(torch.full((heads, 1, 1), math.sqrt(width // heads)))
         self.up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
@@ -32,19 +34,36 @@ class Block(nn.Module):
         nn.init.ones_(self.modulate.bias.view(4, width)[1::2])
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.near.weight)
 
     def forward(
-        self, x_BLD: Tensor, mod_BLR: Tensor, text_kv: Tensor, bias: Tensor, cos: Tensor, sin: Tensor
+        self,
+        x_BLD: Tensor,
+        mod_BLR: Tensor,
+        text_kv: Tensor,
+        bias: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        size: tuple[int, int],
     ) -> Tensor:
-        """text_kv (2, B, H, M, E) from `keys_of`; bias (B, 1, 1, L+M) additive; cos, sin (L, E)."""
+        """text_kv (2, B, H, M, E) from `keys_of`; bias (B, 1, 1, L+M) additive; cos, sin (L, E); size (H, W) in cells.
+
+        Beside attention a depthwise 3 x 3 convolution reads the values of the neighbours (CSWin, Dong et al. 2022).
+        """
         scale_a, gate_a, scale_m, gate_m = self.modulate(mod_BLR).chunk(4, dim=-1)
-        q, k, v = heads_of(self.qkv(norm(x_BLD) * (1 + scale_a)), 3, self.heads)
+        qkv = self.qkv(norm(x_BLD) * (1 + scale_a))
+        q, k, v = heads_of(qkv, 3, self.heads)
         q, k = rotate(norm(q) * self.gain, cos, sin), rotate(norm(k), cos, sin)
         k, v = torch.cat([k, text_kv[0]], dim=2), torch.cat([v, text_kv[1]], dim=2)
-        mixed = attention(q, k, v, bias)
-        x_BLD = x_BLD + gate_a * self.out(mixed.transpose(1, 2).flatten(2))
+        mixed = attention(q, k, v, bias).transpose(1, 2).flatten(2) + self._beside(qkv.chunk(3, dim=-1)[2], size)
+        x_BLD = x_BLD + gate_a * self.out(mixed)
         a, b = self.up(norm(x_BLD) * (1 + scale_m)).chunk(2, dim=-1)
         return x_BLD + gate_m * self.down(F.silu(a) * b)
+
+    def _beside(self, v_BLD: Tensor, size: tuple[int, int]) -> Tensor:
+        """The convolution over the picture of every moment (B, L, D): channels last, as the cells lie in memory."""
+        pictures = v_BLD.reshape(-1, *size, v_BLD.shape[-1]).permute(0, 3, 1, 2)
+        return self.near(pictures).permute(0, 2, 3, 1).reshape(v_BLD.shape)
 
     def keys_of(self, text_BMD: Tensor) -> Tensor:
         """Keys and values of the words (2, B, H, M, E): they do not change while a canvas is filled."""
