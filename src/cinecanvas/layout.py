@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cinecanvas.errors import BadRequest
 from cinecanvas.grid import Grid
-from cinecanvas.request import Clip, Media, Request
+from cinecanvas.request import STILL, Clip, Media, Request
 
 Edges = tuple[int, int, int, int]  # top, left, bottom, right (px)
 
@@ -49,7 +49,7 @@ def lay(
 
 def task(request: Request) -> str:
     """The name of what is asked, as Cards have it: it follows from what is known, and nothing else looks at it."""
-    still = request.seconds is not None and request.seconds < 0.01
+    still = request.seconds is not None and request.seconds <= STILL
     if not request.clips:
         return "text_to_image" if still else "text_to_video"
     if any(clip.keep < 1 for clip in request.clips):
