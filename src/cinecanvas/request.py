@@ -259,11 +259,8 @@ def retake(clip: Media, prompt: str, *, start: float, end: float, **options: Unp
     if not 0 <= start < end <= length + 1e-6:
         asked = f"{start:g} to {end:g} s of a clip of {length:.4g} s were to be retaken"
         raise BadRequest(asked, f"A part begins at 0 s or later, ends by {length:.4g} s, and is not empty")
-    head, tail = (
-        Clip(media=clip.digest, trim=(0.0, start or 1.0)),
-        Clip(media=clip.digest, start=end, trim=(end, length)),
-    )
-    clips = (*((head,) if start > 0 else ()), *((tail,) if end < length - 1e-6 else ()))
+    kept = ((a, b) for a, b in ((0.0, start), (end, length)) if b - a > 1e-6)
+    clips = tuple(Clip(media=clip.digest, start=a, trim=(a, b)) for a, b in kept)
     return _asked(prompt, _of(clip, options), seconds=length, clips=clips)
 
 
