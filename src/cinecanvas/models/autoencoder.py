@@ -2,8 +2,8 @@
 
 A cell is 4 frames x 16 x 16 px (the first cell in time: one frame, repeated). The encoder is its principal components,
 so it needs no training and nothing leaks between cells; the decoder adds a learned residual, which looks at the
-neighbours and at the group of frames before, hides the seams, and forgives noise in the latents (the last denoising
-step, as in LTX-Video).
+linear picture, at the neighbours and at the group of frames before, hides the seams, and forgives noise in the latents
+(the last denoising step, as in LTX-Video).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class CodeShape(BaseModel):
 
     strides: tuple[int, int, int] = (4, 16, 16)
     channels: int = 128
-    widths: tuple[int, int, int] = (192, 128, 64)  # decoder features at the cell, at half of it, and at a quarter
+    # decoder features at the cell, at half of it, at a quarter and at an eighth
+    widths: tuple[int, int, int, int] = (192, 128, 96, 64)
 
     @property
     def pixels(self) -> int:
@@ -117,41 +118,64 @@ class Autoencoder(nn.Module):
         memory = None
         for cell in range(z.shape[2]):
             here = z[:, :, cell : cell + 1]
-            extra, memory = self.residual(here[:, :, 0] * self.scale[:, None, None], memory)
-            group = self.linear(here)[:, 0] + extra.float()
-            frames = group.unflatten(1, (3, self.shape.strides[0]))
-            yield frames.mean(2, keepdim=True) if cell == 0 else frames
+            linear = self.linear(here)[:, 0]
+            extra, features = self.residual(here[:, :, 0] * self.scale[:, None, None], linear, memory)
+            frames = (linear + extra.float()).unflatten(1, (3, self.shape.strides[0]))
+            if cell == 0:
+                frames = frames.mean(2, keepdim=True)
+            memory = Memory(features, frames[:, :, -1])
+            yield frames
+
+
+class Memory(NamedTuple):
+    """What a group of frames leaves to the next: its features at the cells (B, D, H', W'), its last frame (B, 3, H, W)."""
+
+    features: Tensor
+    frame: Tensor
 
 
 class Residual(nn.Module):
-    """What the linear code misses, from a group's cells and features of the group before (MemBlock, after taehv)."""
+    """What the linear code misses, from a group's cells, its linear picture and the group before (MemBlock, as taehv).
+
+    Features grow from the cell to an eighth of it. The last two stages see the linear picture too: where an edge ends
+    and a halo begins is plain there, and would have to be unmixed from a hundred components otherwise.
+    """
 
     def __init__(self, shape: CodeShape) -> None:
         super().__init__()
-        deep, mid, fine = shape.widths
-        t, y, x = shape.strides
-        self.shape = shape
+        deep, mid, fine, finest = shape.widths
+        t, y, _ = shape.strides
+        seen = 3 * (t + 1)  # the frames of the linear picture, and the last frame of the group before
+        self.blocks = (y // 4, y // 8)  # px on a side that the last two stages hold in one place
         self.enter = nn.Conv2d(shape.channels, deep, 3, padding=1)
         self.remember = nn.Conv2d(deep, deep, 1)
         self.deep = nn.Sequential(ConvBlock(deep), ConvBlock(deep))
         self.to_mid = nn.Conv2d(deep, mid * 4, 1)
         self.mid = nn.Sequential(ConvBlock(mid), ConvBlock(mid))
         self.to_fine = nn.Conv2d(mid, fine * 4, 1)
+        self.see_fine = nn.Conv2d(seen * self.blocks[0] ** 2, fine, 1)
         self.fine = nn.Sequential(ConvBlock(fine), ConvBlock(fine))
+        self.to_finest = nn.Conv2d(fine, finest * 4, 1)
+        self.see_finest = nn.Conv2d(seen * self.blocks[1] ** 2, finest, 1)
+        self.finest = nn.Sequential(ConvBlock(finest), ConvBlock(finest))
         # a norm before the last convolution: without it a high rate killed every activation in 40 steps
-        last = nn.Conv2d(fine, 3 * t * (y // 4) * (x // 4), 3, padding=1)
-        self.leave = nn.Sequential(nn.GroupNorm(8, fine), last)
+        last = nn.Conv2d(finest, 3 * t * self.blocks[1] ** 2, 3, padding=1)
+        self.leave = nn.Sequential(nn.GroupNorm(8, finest), last)
         for parameter in (*last.parameters(), *self.remember.parameters()):
             nn.init.zeros_(parameter)
 
-    def forward(self, cells: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Components (B, C, H', W') and memory (B, D, H', W') to RGB (B, 3 t, H, W) and the next memory."""
-        x = self.enter(cells.to(self.enter.weight.dtype))
-        x = self.deep(x if memory is None else x + self.remember(memory))
-        memory = x
-        x = self.mid(F.pixel_shuffle(self.to_mid(x), 2))
-        x = self.fine(F.pixel_shuffle(self.to_fine(x), 2))
-        return F.pixel_shuffle(self.leave(x), self.shape.strides[1] // 4), memory
+    def forward(self, cells: Tensor, linear: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor]:
+        """Components (B, C, H', W') and the linear picture (B, 3 t, H, W) to what it lacks, and the features at the cells."""
+        dtype = self.enter.weight.dtype
+        before = torch.zeros_like(linear[:, :3]) if memory is None else memory.frame
+        seen = torch.cat([linear, before], dim=1).to(dtype)
+        x = self.enter(cells.to(dtype))
+        features = self.deep(x if memory is None else x + self.remember(memory.features))
+        x = self.mid(F.pixel_shuffle(self.to_mid(features), 2))
+        x = F.pixel_shuffle(self.to_fine(x), 2) + self.see_fine(F.pixel_unshuffle(seen, self.blocks[0]))
+        x = self.fine(x)
+        x = F.pixel_shuffle(self.to_finest(x), 2) + self.see_finest(F.pixel_unshuffle(seen, self.blocks[1]))
+        return F.pixel_shuffle(self.leave(self.finest(x)), self.blocks[1]), features
 
 
 class ConvBlock(nn.Module):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -14,31 +15,43 @@ from cinecanvas.models.diorama import Diorama
 from cinecanvas.train import data
 from cinecanvas.train.losses import picture_loss
 from cinecanvas.train.optim import cooled
-from cinecanvas.train.run import SAVE_EVERY, Progress, Run, checkpoint
+from cinecanvas.train.recipes import Bucket
+from cinecanvas.train.remix import remixed
+from cinecanvas.train.run import SAVE_EVERY, Progress, Run, checkpoint, pixel_path
+from cinecanvas.world.captions import caption
+from cinecanvas.world.scene import LEVELS, draw, mirror
 
 FRAMES_AT_ONCE = 136  # of a batch: eight clips of 17
-Wear = Callable[[Tensor], Tensor]  # clean latents (B, C, T, H, W) to what the decoder will have to forgive
+# clean latents (B, C, T, H, W) and the sentences of their clips to what the decoder will have to forgive
+Wear = Callable[[Tensor, Sequence[str]], Tensor]
+
+
+class Pool(NamedTuple):
+    """The clips of a bucket whose pixels are kept (N, T, H, W, 3) uint8, and a sentence of each and of its mirror image."""
+
+    pixels: Tensor
+    texts: tuple[list[str], list[str]]
 
 
 def noisy(variance: Tensor, generator: torch.Generator) -> Wear:
     """Gaussian noise of up to 0.3 of each channel's deviation."""
 
-    def wear(z: Tensor) -> Tensor:
+    def wear(z: Tensor, texts: Sequence[str]) -> Tensor:
         amount = 0.3 * torch.rand(len(z), 1, 1, 1, 1, generator=generator).to(z)
         return z + amount * variance.sqrt().view(1, -1, 1, 1, 1) * torch.randn(z.shape, generator=generator).to(z)
 
     return wear
 
 
-def guessed(family: Diorama, generator: torch.Generator) -> Wear:
-    """The transformer's own guess of the latents from sigma 0 to 0.5: what it gets wrong is what shows as squares."""
+def filmed(family: Diorama, generator: torch.Generator) -> Wear:
+    """The transformer's own remix of the clips: what it gets wrong from half-way on is what shows as squares.
 
-    def wear(z: Tensor) -> Tensor:
-        sigma = (0.5 * torch.rand(len(z), 1, 1, 1, 1, generator=generator)).expand(-1, 1, *z.shape[2:]).to(z)
-        noise = torch.randn(z.shape, generator=generator).to(z)
-        with torch.inference_mode():
-            guess = family.dit((1 - sigma) * z + sigma * noise, sigma, family.read([""] * len(z)))
-        return guess.clone()
+    The higher the noise it begins at, the more is the transformer's own and the less agrees with the pixels.
+    """
+
+    def wear(z: Tensor, texts: Sequence[str]) -> Tensor:
+        level, seed = torch.rand(2, generator=generator).tolist()
+        return remixed(family, z, family.read(texts), level=0.8 * level**0.5, seed=int(seed * 2**31))
 
     return wear
 
@@ -49,15 +62,19 @@ def learn_decoder(run: Run, phase: str, wear: Wear, *, minutes: float, rate: flo
     begun, before = time.monotonic(), run.spent.get(phase, 0.0)
     if before >= limit:
         return
-    pools = [load_file(path)["pixels"] for path in sorted((run.folder / "pixels").glob("*.safetensors"))]
+    pools = [pool for bucket in run.recipe.buckets if (pool := read_pool(run, bucket)) is not None]
     picker, saved, step = random.Random(run.code_steps), begun, 0
     while (spent := before + time.monotonic() - begun) < limit:
-        (pool,) = picker.choices(pools, [len(p) * p.shape[1] for p in pools])
-        rows = torch.randint(len(pool), (min(32, max(2, FRAMES_AT_ONCE // pool.shape[1])),), generator=run.generator)
-        pixels = pool[rows] if picker.random() < 0.5 else pool[rows].flip(-2)
+        (pool,) = picker.choices(pools, [len(p.pixels) * p.pixels.shape[1] for p in pools])
+        size = min(32, max(2, FRAMES_AT_ONCE // pool.pixels.shape[1]))
+        rows = torch.randint(len(pool.pixels), (size,), generator=run.generator)
+        mirrored = picker.random() < 0.5
+        pixels = pool.pixels[rows].flip(-2) if mirrored else pool.pixels[rows]
         rgb = data.to_rgb(pixels).to(run.recipe.device)
+        with torch.no_grad():
+            z = wear(run.code.encode(rgb), [pool.texts[mirrored][row] for row in rows.tolist()])
         step += 1
-        loss = _step(run, rgb, wear, rate * min(1.0, step / 60) * cooled(spent / limit, decay=0.4))
+        loss = _step(run, rgb, z, rate * min(1.0, step / 60) * cooled(spent / limit, decay=0.4))
         run.spent[phase] = spent
         if step % 10 == 0:
             yield Progress(phase, spent / limit, limit - spent, run.code_steps, float(loss))
@@ -68,9 +85,21 @@ def learn_decoder(run: Run, phase: str, wear: Wear, *, minutes: float, rate: flo
     checkpoint(run)
 
 
-def _step(run: Run, rgb: Tensor, wear: Wear, rate: float) -> Tensor:
+def read_pool(run: Run, bucket: Bucket) -> Pool | None:
+    """The kept pixels of a bucket, with the plain sentence of each clip; None where nothing is kept."""
+    pixels, plain, mirrored = [], [], []
+    for chunk in range(data.chunks(bucket)):
+        if (path := pixel_path(run, bucket, chunk)).exists():
+            pixels.append(load_file(path)["pixels"])
+            for seed in data.seeds_of(bucket, chunk, run.recipe):
+                scene = draw(seed, LEVELS[run.recipe.level])
+                plain.append(caption(scene, seed, style="plain").text)
+                mirrored.append(caption(mirror(scene), seed, style="plain").text)
+    return Pool(torch.cat(pixels), (plain, mirrored)) if pixels else None
+
+
+def _step(run: Run, rgb: Tensor, z: Tensor, rate: float) -> Tensor:
     """One batch; trap: at a rate of 2e-3 the net died within 40 steps, every activation gone negative."""
-    z = wear(run.code.encode(rgb))
     with torch.autocast(rgb.device.type, torch.bfloat16):
         decoded = run.code.decode(z)
     loss = picture_loss(decoded.float(), rgb)

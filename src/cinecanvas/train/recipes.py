@@ -104,7 +104,7 @@ def gpu(minutes: float) -> Recipe:
         level="first",
         fps=12.0,
         device="cuda",
-        code=CodeShape(channels=96, widths=(256, 192, 96)),
+        code=CodeShape(channels=96, widths=(256, 192, 96, 64)),
         dit=DiTShape(channels=96, width=512, heads=8),
         buckets=(
             Bucket(frames=33, width=128, height=128, count=int(clips * 0.6), share=0.5, batch=192),
@@ -130,7 +130,7 @@ def tiny(minutes: float) -> Recipe:
         preset="tiny",
         level="first",
         fps=8.0,
-        code=CodeShape(channels=24, widths=(32, 16, 8)),
+        code=CodeShape(channels=24, widths=(32, 16, 8, 8)),
         dit=DiTShape(channels=24, width=64, depth=2, heads=2, rank=16, text_width=64),
         buckets=(
             Bucket(frames=5, width=32, height=32, count=256, share=0.6, batch=16),

@@ -18,10 +18,11 @@ from cinecanvas.models.autoencoder import principal_components, to_cells
 from cinecanvas.models.dit import DiT
 from cinecanvas.models.text import TextEncoder
 from cinecanvas.train import data, holes
-from cinecanvas.train.decoder import guessed, learn_decoder, noisy
+from cinecanvas.train.decoder import filmed, learn_decoder, noisy
 from cinecanvas.train.losses import flow_loss
 from cinecanvas.train.optim import cooled
 from cinecanvas.train.recipes import RECIPES, Bucket
+from cinecanvas.train.remix import recycled
 from cinecanvas.train.run import (
     SAVE_EVERY,
     Progress,
@@ -36,6 +37,7 @@ from cinecanvas.train.run import (
 from cinecanvas.train.validate import sample_sheet, validate
 
 LOOK_EVERY = 300.0  # s between validations with a sample sheet
+RECYCLE_AFTER = 3000  # steps: before, a network's films are nothing to go on from
 
 
 def train(
@@ -64,7 +66,7 @@ def train(
         yield from learn_decoder(run, "decoder", wear, minutes=run.recipe.code_minutes, rate=8e-4)
         yield from render_bank(run, still=False)
         yield from learn(run, "clips", limit=float("inf"), deadline=deadline)
-        yield from learn_decoder(run, "polish", guessed(family_of(run), run.generator), minutes=polish, rate=4e-4)
+        yield from learn_decoder(run, "polish", filmed(family_of(run), run.generator), minutes=polish, rate=4e-4)
     finally:
         checkpoint(run)
     family = export(run, minutes)
@@ -130,6 +132,8 @@ def learn(run: Run, phase: str, *, limit: float, deadline: float) -> Iterator[Pr
     bank = {b.name: data.read_bank(run.folder, b) for b in buckets}
     forward = compiled_forward(run)
     pieces = data.piece_table(run.text).to(run.recipe.device)
+    late = [b for b in buckets if b.late and run.optimizer.steps > RECYCLE_AFTER]
+    histories = {b.name: recycled(run, b, bank[b.name], pieces) for b in late}
     picker = random.Random(run.optimizer.steps)
     saved = looked = begun
     seen, smooth, clock, first = 0, float("nan"), begun, run.optimizer.steps
@@ -138,7 +142,8 @@ def learn(run: Run, phase: str, *, limit: float, deadline: float) -> Iterator[Pr
         warm = min(1.0, (run.optimizer.steps - first + 1) / run.recipe.warmup)
         # stills are a beginning: only the run's last phase cools down
         cooling = cooled((now - begun) / length, decay=run.recipe.decay if phase == "clips" else 0.0)
-        loss = train_step(run, forward, bank[bucket.name], bucket, pieces, warm * cooling)
+        history = histories.get(bucket.name)
+        loss = train_step(run, forward, bank[bucket.name], bucket, pieces, warm * cooling, history=history)
         run.spent[phase] = before + time.monotonic() - begun
         seen += bucket.batch
         if run.optimizer.steps % 10 == 0:
@@ -159,8 +164,20 @@ def learn(run: Run, phase: str, *, limit: float, deadline: float) -> Iterator[Pr
     yield Progress(phase, 1.0, 0.0, run.optimizer.steps, smooth, note=look(run))
 
 
-def train_step(run: Run, forward: Forward, bank: data.Examples, bucket: Bucket, pieces: Tensor, rate: float) -> Tensor:
-    """One batch of canvases with holes: noise, predict, score the holes, step. Returns the loss."""
+def train_step(
+    run: Run,
+    forward: Forward,
+    bank: data.Examples,
+    bucket: Bucket,
+    pieces: Tensor,
+    rate: float,
+    *,
+    history: Tensor | None = None,
+) -> Tensor:
+    """One batch of canvases with holes: noise, predict, score the holes, step. Returns the loss.
+
+    history: like the bank's latents, the network's own; it stands where cells are known, in half of the examples.
+    """
     recipe, g = run.recipe, run.generator
     rows = torch.randint(len(bank.latents), (bucket.batch,), generator=g)
     first = 1 if bucket.late else 0
@@ -178,7 +195,11 @@ def train_step(run: Run, forward: Forward, bank: data.Examples, bucket: Bucket, 
         generator=g,
     )
     sigma, hole = noise.sigma.to(recipe.device), noise.hole.to(recipe.device)
-    z = (1 - sigma) * x + sigma * torch.randn(x.shape, generator=g).to(recipe.device)
+    given = x
+    if history is not None:
+        own = torch.rand(bucket.batch, 1, 1, 1, 1, generator=g).to(recipe.device) < 0.5
+        given = torch.where(own & (hole == 0), history[rows, :, first:].to(x), x)
+    z = (1 - sigma) * given + sigma * torch.randn(x.shape, generator=g).to(recipe.device)
     ids, forget = ids.to(recipe.device), forget.to(recipe.device)
     # an absent word has no pieces either
     gathered = pieces[ids.clamp(min=0)].masked_fill((ids < 0)[..., None], 0)
