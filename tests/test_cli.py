@@ -169,7 +169,12 @@ def test_a_full_disk_leaves_one_line_and_no_file(home: Path) -> None:
     [
         (signal.SIGINT, 130, "denoise", ["--seconds", "30", "--count", "50", "--quality", "best"]),
         (signal.SIGTERM, 143, "denoise", ["--seconds", "30", "--count", "50", "--quality", "best"]),
-        (signal.SIGINT, 130, "decode", ["--seconds", "10", "--fps", "60", "--quality", "draft", "--size", "3840x2160"]),
+        (
+            signal.SIGINT,
+            130,
+            "denoise",
+            ["--seconds", "10", "--fps", "60", "--quality", "draft", "--size", "3840x2160"],
+        ),
     ],
 )
 def test_a_signal_stops_the_run_and_leaves_nothing(

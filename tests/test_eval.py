@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ class Truth:
     def denoise(self, z: Tensors, sigma: Tensors, cond: Said, *, to: Tensors | None = None) -> Tensors:
         return {"video": cond.shown}
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
         yield Frames(((z["video"][0].movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy())
 
 

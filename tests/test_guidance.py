@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +39,8 @@ class Watched:
         self.batches.append(("denoise", len(z["video"])))
         return self.model.denoise(z, sigma, cond, to=to)
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        return self.model.decode(z)
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        return self.model.decode(z, memory=memory)
 
 
 def test_scale_one_is_the_model_itself() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cinecanvas import request as tasks
-from cinecanvas.generate import Done, Step, generate
+from cinecanvas.generate import Done, Step, Watch, generate
 from cinecanvas.media.assets import Store
 from cinecanvas.media.intake import take
 from cinecanvas.media.video import read, write
@@ -108,3 +109,35 @@ def test_a_retake_runs_only_the_windows_that_have_a_hole(tmp_path: Path, run: An
     assert len(done.plan.passes) == 7 and len(worked) <= 5 * len(busy)
     old, new = np.stack(list(read(store.path(clip.digest)))), frames(tmp_path / "out")
     assert [i for i in range(45) if not np.array_equal(old[i], new[i])] == [16, 17]
+
+
+@pytest.mark.parametrize(("order", "seconds"), [("full", 12.0), ("causal", 6.0)])
+def test_a_film_can_be_watched_while_the_rest_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, seconds: float
+) -> None:
+    monkeypatch.setattr(importlib.import_module("cinecanvas.generate"), "card", lambda name: WINDOWED)
+    where = settings({"CINECANVAS_HOME": str(tmp_path / "home")})
+    request = tasks.text_to_video("red", seconds=seconds, **{**ASKED, "order": order})
+    (tmp_path / "out").mkdir()
+    seen, steps = [], 0
+    for event in generate(
+        request, out=tmp_path / "out" / "a.mp4", where=where, models=lambda name: Toy(card=WINDOWED), live=True
+    ):
+        steps += isinstance(event, Step)
+        if isinstance(event, Watch) and event.seconds > 1 + 1 / 8:
+            seen.append((steps, len(list(read(event.file))) / 8, event.seconds))
+    shown = [found for _, found, _ in seen]
+    assert seen[0][0] < steps / 2 and shown == sorted(shown)
+    assert all(told - 1 <= found <= told for _, found, told in seen)  # whole seconds reach the file
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.mp4"]
+
+
+def test_a_film_decoded_in_pieces_is_the_film_decoded_at_once(tmp_path: Path, run: Any) -> None:
+    (tmp_path / "a").mkdir()
+    store = Store.at(tmp_path / "store")
+    _, done = run(tasks.text_to_video("red", seconds=27 / 8, **ASKED), f"{tmp_path}/a/", store=store)
+    kept = [Fill.unpack(store.get_named(step.key) or b"").z["video"] for step in done.plan.passes]
+    whole = torch.zeros(*kept[0].shape[:2], 27, *kept[0].shape[3:])
+    for step, z in zip(done.plan.passes, kept, strict=True):
+        whole[:, :, step.start : step.stop] = z
+    assert np.array_equal(frames(tmp_path / "a"), np.concatenate([f.rgb for f in Toy().decode({"video": whole})]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +12,7 @@ from cinecanvas.canvas import Canvas, Track
 from cinecanvas.errors import BadWeights
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
-from cinecanvas.model import Card
+from cinecanvas.model import Card, Frames
 from cinecanvas.models import diorama, weights
 from cinecanvas.models.autoencoder import Autoencoder, CodeShape, groups_of, principal_components, to_cells
 from cinecanvas.models.dit import DiT, DiTShape, lattice, preconditioning
@@ -67,6 +70,19 @@ def test_the_decoder_streams_what_it_decodes_at_once() -> None:
     groups = list(family.autoencoder.stream(z))
     assert [group.shape[2] for group in groups] == [1, 4, 4]
     assert torch.equal(torch.cat(groups, dim=2), family.autoencoder.decode(z))
+
+
+def test_a_film_decoded_in_two_pieces_is_the_same_film() -> None:
+    family = little()
+    torch.nn.init.normal_(family.autoencoder.residual.remember.weight)
+    z = torch.randn(1, 24, 5, 2, 3)
+
+    def in_pieces() -> Iterator[Frames]:
+        memory = yield from family.decode({"video": z[:, :, :2]})
+        yield from family.decode({"video": z[:, :, 2:]}, memory=memory)
+
+    halves, whole = (np.concatenate([f.rgb for f in way]) for way in (in_pieces(), family.decode({"video": z})))
+    assert np.array_equal(halves, whole)
 
 
 def test_the_last_cell_of_a_ring_is_beside_its_first() -> None:

@@ -55,6 +55,7 @@ Film = Annotated[Path, typer.Argument(help="A film.", show_default=False)]
 Still = Annotated[Path, typer.Argument(help="A picture.", show_default=False)]
 Either = Annotated[Path, typer.Argument(help="A picture or a film.", show_default=False)]
 Fit = Annotated[str, typer.Option(metavar="crop|pad|stretch", help="How media of another shape fill the frame.")]
+Live = Annotated[bool, typer.Option("--live", help="Let NAME.live.mp4 be watched while the film is made.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -104,14 +105,14 @@ def cine(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-def _made(request: Request, out: Out = "", as_json: Json = False, quiet: Quiet = False) -> None:
+def _made(request: Request, out: Out = "", live: Live = False, as_json: Json = False, quiet: Quiet = False) -> None:
     """The trip of a request, watched, and what it came to."""
     from cinecanvas.generate import generate as run
 
     store = _store() if request.clips else None
     ending = ".png" if request.seconds == STILL else ".mp4"
     name = out or _free_name(request.prompt, request.count, ending=ending)
-    done = watched(run(request, out=name, store=store), silent=quiet or as_json)
+    done = watched(run(request, out=name, store=store, live=live), silent=quiet or as_json)
     if as_json:
         print(json.dumps(done_json(done), ensure_ascii=False))
     elif not quiet:

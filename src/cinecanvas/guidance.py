@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,8 @@ class _Guided:
         x0 = self.model.denoise(_twice(z), _twice(sigma), cond.inner, to=None if to is None else _twice(to))
         return {name: self._lean(x0[name], sigma[name]) for name in z}
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        return self.model.decode(z)
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        return self.model.decode(z, memory=memory)
 
     def _lean(self, both: Tensor, sigma: Tensor) -> Tensor:
         """Both answers (2B, C, T, H, W) to one (B, C, T, H, W); cells outside the interval take the prompted one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -124,6 +124,9 @@ class Model(Protocol):
         """x0 per track, like z (B, C, T, H, W), float32; sigma (B, 1, T, H, W); `to`: the next, for few-step models."""
         ...
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        """Latents of ONE video (B = 1) to frames and sound, in time order."""
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        """Latents of ONE video (B = 1) to frames and sound, in time order; returns what its continuation needs.
+
+        So a film is decoded while it is made: `memory = yield from decode(first)`, then `decode(rest, memory=memory)`.
+        """
         ...

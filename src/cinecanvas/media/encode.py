@@ -61,7 +61,10 @@ class _Format:
     muxer_options: Mapping[str, str]
     worst: int = 0
     quality: int = 67
+    jump: float = 2.0  # s between key frames, to which a player can jump
 
+
+LIVE = "live"  # in the place of an ending: an MP4 that can be watched while it grows
 
 _FORMATS: dict[str, _Format] = {
     # bitexact leaves out the encoder's version and, in WebM, a random number: the same frames give the same bytes.
@@ -80,6 +83,16 @@ _FORMATS: dict[str, _Format] = {
         {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
         {"fflags": "+bitexact"},
         worst=63,
+    ),
+    # every key frame begins a fragment, and nothing waits for a later frame: a second behind the maker at most
+    LIVE: _Format(
+        "mp4",
+        "libx264",
+        "yuv420p",
+        {"preset": "ultrafast", "tune": "zerolatency"},
+        {"movflags": "+frag_keyframe+empty_moov+default_base_moof", "fflags": "+bitexact", "flush_packets": "1"},
+        worst=51,
+        jump=1.0,
     ),
     ".gif": _Format("gif", "gif", "pal8", {}, {"loop": "0", "fflags": "+bitexact"}),
 }
@@ -170,12 +183,12 @@ class Pictures:
 
 
 def _options(form: _Format, look: Look) -> dict[str, str]:
-    """Constant quality, and a key frame every two seconds so that a player can jump."""
+    """Constant quality, and key frames at even distances."""
     if not form.worst:
         return dict(form.codec_options)
     crf = round(form.worst * (100 - (look.quality or form.quality)) / 100)
     steady = {"x264-params": "mbtree=0"} if form.codec == "libx264" and look.width * look.height <= _TREELESS else {}
-    return {**form.codec_options, **steady, "crf": str(crf), "g": str(max(1, round(2 * look.rate)))}
+    return {**form.codec_options, **steady, "crf": str(crf), "g": str(max(1, round(form.jump * look.rate)))}
 
 
 def _picture_options(ending: str, look: Look) -> dict[str, Any]:

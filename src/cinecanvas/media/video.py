@@ -6,8 +6,8 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -27,9 +27,9 @@ from cinecanvas.media.destination import (
     told,
     written_aside,
 )
-from cinecanvas.media.encode import Look, encoder
+from cinecanvas.media.encode import LIVE, Encoder, Look, Movie, encoder
 
-__all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "resized", "write"]
+__all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "resized", "write", "writing"]
 
 Frames: TypeAlias = np.ndarray
 """RGB, uint8, (t, H, W, 3)."""
@@ -73,29 +73,80 @@ def write(
     quality: 1..100, higher is better; crf = 51 (WebM 63) x (100 - quality) / 100, 67 if None; GIF and PNG ignore it.
     One frame to .png, .jpg or .webp is that file, several are NAME-0001.png and so on; folder/ and %04d always number.
     """
-    check_destination(path)  # again: what has become of the place since, and never replace a device
-    place = destination(path)
-    rate, text, quality = _rate(fps, ending=place.ending), _text(metadata), _quality(quality)
     source = _each(frames)
     first = next(source, None)
     if first is None:
-        raise BadRequest(f"There is nothing to write to {place.shown}: no frame came", do="Give at least one frame")
-    asked = _size(size or (first.shape[1], first.shape[0]))
-    width, height = _even(asked) if place.ending == ".mp4" else asked
+        shown = destination(path).shown
+        raise BadRequest(f"There is nothing to write to {shown}: no frame came", do="Give at least one frame")
+    size = size or (first.shape[1], first.shape[0])
+    with writing(path, fps=fps, size=size, metadata=metadata, quality=quality) as film:
+        for frame in itertools.chain([first], source):
+            film.add(frame)
+    return film.info
+
+
+class Film:
+    """A film on its way into its file; `info` is what the file holds, once it is finished."""
+
+    info: VideoInfo
+
+    def __init__(self, shown: str, size: tuple[int, int], encoders: Sequence[Encoder]) -> None:
+        self.count, self._shown, self._size, self._encoders = 0, shown, size, encoders
+
+    def add(self, frame: np.ndarray) -> None:
+        """One more frame (H, W, 3) uint8, of any size."""
+        self.count += 1
+        with told(self._shown):
+            fitted = resized(frame, self._size)
+            for encoder in self._encoders:
+                encoder.add(fitted)
+
+
+@contextmanager
+def writing(
+    path: str | os.PathLike[str],
+    *,
+    fps: float | Fraction,
+    size: tuple[int, int],
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    quality: int | None = None,
+    live: Path | None = None,
+) -> Iterator[Film]:
+    """The same as `write` for who has frames one by one; the file appears when the block ends, and not if it fails.
+
+    live: a fragmented MP4 that can be watched meanwhile, a frame behind at most; it goes when the block ends.
+    """
+    check_destination(path)  # again: what has become of the place since, and never replace a device
+    place = destination(path)
+    rate, text, quality = _rate(fps, ending=place.ending), _text(metadata), _quality(quality)
+    asked = _size(size)
+    width, height = _even(asked) if live or place.ending == ".mp4" else asked
     look = Look(width, height, rate, text, quality)
-    count = 0
-    with written_aside(place) as folder:
-        with closing(encoder(folder, ending=place.ending, shown=place.shown, look=look)) as out:
-            for count, frame in enumerate(itertools.chain([first], source), 1):  # noqa: B007
-                with told(place.shown):
-                    out.add(resized(frame, (width, height)))
-            with told(place.shown):
-                files = out.finish()
-        made = _checked(files, count=count, shown=place.shown)
+    with written_aside(place) as folder, ExitStack() as open_ones:
+        out = open_ones.enter_context(closing(encoder(folder, ending=place.ending, shown=place.shown, look=look)))
+        shown = [open_ones.enter_context(_shown_live(live, place.shown, look))] if live else []
+        film = Film(place.shown, (width, height), [out, *shown])
+        yield film
+        if not film.count:
+            raise BadRequest(f"There is nothing to write to {place.shown}: no frame came", do="Give at least one frame")
+        with told(place.shown):
+            files = out.finish()
+        made = _checked(files, count=film.count, shown=place.shown)
         with told(place.shown):
             name = land(files, place)
-    notes = (*_size_note(asked, (width, height)), *_leftover_note(place, name=name, count=count))
-    return made.model_copy(update={"name": name, "fps": float(rate), "seconds": float(count / rate), "notes": notes})
+    notes = (*_size_note(asked, (width, height)), *_leftover_note(place, name=name, count=film.count))
+    seconds = float(film.count / rate)
+    film.info = made.model_copy(update={"name": name, "fps": float(rate), "seconds": seconds, "notes": notes})
+
+
+@contextmanager
+def _shown_live(file: Path, shown: str, look: Look) -> Iterator[Encoder]:
+    """An encoder whose file can be watched as it grows."""
+    try:
+        with closing(Movie(file, ending=LIVE, shown=shown, look=look)) as out:
+            yield out
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str], *, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:

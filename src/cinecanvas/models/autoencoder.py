@@ -8,7 +8,7 @@ step, as in LTX-Video).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 LEFT_OUT = 2e-3  # variance of a pixel in [-1, 1] that the code cannot say: it reaches about 30 dB
+
+
+Memory = Tensor  # features (B, D, H', W') of the group of frames before
 
 
 class CodeShape(BaseModel):
@@ -112,15 +115,15 @@ class Autoencoder(nn.Module):
         """RGB (B, 3, T, H, W) in [-1, 1], all at once: what training uses."""
         return torch.cat(list(self.stream(z)), dim=2)
 
-    def stream(self, z: Tensor) -> Iterator[Tensor]:
-        """RGB (B, 3, t, H, W) group by group in time order; only the features of one group are kept."""
-        memory = None
-        for cell in range(z.shape[2]):
-            here = z[:, :, cell : cell + 1]
+    def stream(self, z: Tensor, memory: Memory | None = None) -> Generator[Tensor, None, Memory | None]:
+        """RGB (B, 3, t, H, W) group by group in time order; returns what the next group needs, should there be one."""
+        for here in z.split(1, dim=2):
+            begins = memory is None
             extra, memory = self.residual(here[:, :, 0] * self.scale[:, None, None], memory)
             group = self.linear(here)[:, 0] + extra.float()
             frames = group.unflatten(1, (3, self.shape.strides[0]))
-            yield frames.mean(2, keepdim=True) if cell == 0 else frames
+            yield frames.mean(2, keepdim=True) if begins else frames
+        return memory
 
 
 class Residual(nn.Module):

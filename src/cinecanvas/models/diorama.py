@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the Card is read on machines without torch
     from torch import Tensor
 
     from cinecanvas.canvas import Canvas, Tensors
-    from cinecanvas.models.autoencoder import Autoencoder, Partial
+    from cinecanvas.models.autoencoder import Autoencoder, Memory, Partial
     from cinecanvas.models.dit import DiT, Words
     from cinecanvas.models.text import TextEncoder
 
@@ -83,13 +83,18 @@ class Diorama:
             x0 = self.dit(ring, level, cond.words, start=start)[:, :, -turn.start :][:, :, :moments]
             return {"video": cond.partial.join(x0)}
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        """RGB uint8 (t, H, W, 3), group by group: one frame, then four at a time."""
+    def decode(self, z: Tensors, *, memory: Memory | None = None) -> Generator[Frames, None, Memory | None]:
+        """RGB uint8 (t, H, W, 3), group by group: one frame at the beginning of a film, then four at a time."""
         import torch
 
-        with torch.inference_mode():
-            for rgb in self.autoencoder.stream(z["video"][:1]):
-                yield Frames(to_uint8(rgb[0]).movedim(0, -1).contiguous().cpu().numpy())
+        way = self.autoencoder.stream(z["video"][:1].to(self.device), memory)
+        while True:
+            with torch.inference_mode():  # not around a yield: it would hold for whoever asked too
+                try:
+                    rgb = next(way)
+                except StopIteration as end:
+                    return end.value
+            yield Frames(to_uint8(rgb[0]).movedim(0, -1).contiguous().cpu().numpy())
 
     def _latents(self, canvas: Canvas, rgb: Tensor, keep: Tensor, *, lent: int) -> Canvas:
         from dataclasses import replace
