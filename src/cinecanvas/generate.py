@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from cinecanvas import __version__
 from cinecanvas.errors import BadMedia, BadRequest, Unsupported
 from cinecanvas.media.assets import Asset, Store
+from cinecanvas.media.audio import mixed
 from cinecanvas.media.destination import NUMBERED, PICTURES, shown_name
 from cinecanvas.media.intake import describe, take
 from cinecanvas.media.video import VideoInfo, check_destination, info, write
@@ -114,7 +115,7 @@ def generate(
     for video, (film, file) in enumerate(zip(made.films, files, strict=True)):
         latents = yield from _filmed(trip, model, film, video=video, store=store)
         yield trip.enters("decode", video)
-        videos.append(_written(trip, model, latents, step=film[0], file=file))
+        videos.append(_written(trip, model, latents, step=film[0], file=file, find=_finder(store)))
         if store is not None and Path(file).is_file():  # numbered pictures stay where they are
             assets.append(_stored(store, file, videos[-1]))
     if trip.steps == sum(step.steps for step in made.passes):  # a resumed run says nothing about the machine's pace
@@ -298,16 +299,21 @@ def _kept(store: Store | None, step: Pass) -> Fill | None:
         return None
 
 
-def _written(trip: _Trip, model: Model, latents: Tensors, *, step: Pass, file: str) -> VideoInfo:
-    """Frames into the file as they are decoded, cut and retimed on the way."""
+def _written(
+    trip: _Trip, model: Model, latents: Tensors, *, step: Pass, file: str, find: Callable[[str], Path]
+) -> VideoInfo:
+    """Frames into the file as they are decoded, cut and retimed on the way; beside them the sound of the clips."""
     made = trip.plan
     before = trip.phases.decode
     source = _decoded(trip, model, latents, crop=made.crop)
     seen = itertools.islice(source, 1 if step.closed else 0, None)
     frames = retimed(seen, source=step.grid.fps, fps=made.fps, count=made.frames)
+    sound = mixed(made.sound, find, seconds=made.frames / made.fps, closed=step.closed)
     began = time.perf_counter()
     with closing(source):
-        info = write(frames, file, fps=made.fps, size=(made.width, made.height), metadata=_facts(made, step))
+        info = write(
+            frames, file, fps=made.fps, size=(made.width, made.height), metadata=_facts(made, step), sound=sound
+        )
     trip.spend("write", time.perf_counter() - began - (trip.phases.decode - before))
     return info
 
