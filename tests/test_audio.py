@@ -85,8 +85,17 @@ def silent(store: Store, name: str) -> Asset:
     return take(store, file)
 
 
-def encoded(path: Path, samples: np.ndarray, *, codec: str, rate: int, layout: str, frames: int = 8) -> None:
-    """A film whose sound (channels, n) float32 is as somebody else's."""
+def encoded(
+    path: Path,
+    samples: np.ndarray,
+    *,
+    codec: str,
+    rate: int,
+    layout: str,
+    frames: int = 8,
+    begins: tuple[int, int] = (0, 0),
+) -> None:
+    """A film whose sound (channels, n) float32 is as somebody else's; begins: the picture and the sound, in frames."""
     import av
 
     with av.open(str(path), "w") as container:
@@ -94,11 +103,13 @@ def encoded(path: Path, samples: np.ndarray, *, codec: str, rate: int, layout: s
         picture.width, picture.height, picture.pix_fmt = 16, 16, "yuv420p"
         sound: Any = container.add_stream(codec, rate=rate)
         sound.codec_context.layout = layout
-        for frame in greys(frames):
-            container.mux(picture.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for number, frame in enumerate(greys(frames), begins[0]):
+            grey = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            grey.pts, grey.time_base = number, Fraction(1, 8)
+            container.mux(picture.encode(grey))
         container.mux(picture.encode(None))
         block = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
-        block.sample_rate, block.pts, block.time_base = rate, 0, Fraction(1, rate)
+        block.sample_rate, block.pts, block.time_base = rate, begins[1] * rate // 8, Fraction(1, rate)
         container.mux(sound.encode(block))
         container.mux(sound.encode(None))
 
@@ -206,6 +217,17 @@ def test_anybodys_sound_becomes_stereo_at_one_rate(
     )
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+@pytest.mark.parametrize(("begins", "want"), [((2, 0), 0.25), ((0, 2), 0.75), ((2, 2), 0.5)])
+def test_seconds_count_from_the_first_picture(
+    tmp_path: Path, ending: str, begins: tuple[int, int], want: float
+) -> None:
+    file = tmp_path / f"a{ending}"
+    encoded(file, clicks(2, 0.5, 1.5).T.copy(), codec="aac", rate=RATE, layout="stereo", frames=16, begins=begins)
+    assert near(seconds_of(heard(file)), [want, want + 1])
+    assert near(seconds_of(np.concatenate(list(audio.read(file, start=1.0)))), [want])
+
+
 def test_a_second_that_is_sought_is_the_same_as_one_that_is_reached(tmp_path: Path) -> None:
     write(greys(48), tmp_path / "a.mp4", fps=8, sound=[hum(6)])
     sought = np.concatenate(list(audio.read(tmp_path / "a.mp4", start=4.25)))
@@ -229,6 +251,12 @@ def test_a_sound_that_is_broken_throughout_never_enters_the_store(store: Store, 
         take(store, tmp_path / "a.mp4")
     assert str(tmp_path) not in str(refused.value)
     assert store.root is not None and not [p for p in store.root.rglob("*") if p.is_file()]
+
+
+def test_the_shortest_film_has_a_sound_that_can_be_read(store: Store, tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.webm"):
+        write(greys(1), tmp_path / name, fps=240, sound=[hum(1)])
+        assert take(store, tmp_path / name).sound and len(heard(tmp_path / name)) <= AAC
 
 
 def test_an_asset_says_whether_it_has_sound(store: Store) -> None:

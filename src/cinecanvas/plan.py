@@ -471,7 +471,10 @@ def _notes(
 
 
 def _sound_note(sound: Sequence[Piece], *, seconds: float) -> tuple[str, ...]:
-    silent = seconds - sum(piece.seconds for piece in sound)
+    silent, until = 0.0, 0.0
+    for piece in sorted(sound, key=lambda piece: piece.at):
+        silent, until = silent + max(0.0, piece.at - until), max(until, piece.at + piece.seconds)
+    silent += max(0.0, seconds - until)
     return (f"{silent:.3g} s are silent: no clip is heard there",) if sound and silent > _NOTICED else ()
 
 

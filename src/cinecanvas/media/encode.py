@@ -69,7 +69,6 @@ class _Format:
     worst: int = 0
     quality: int = 67
     sound: str = ""  # the codec of its sound; "": it holds none
-    sound_format: str = ""
     sound_bits: int = 0  # 1/s
 
 
@@ -83,7 +82,6 @@ _FORMATS: dict[str, _Format] = {
         {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"},
         worst=51,
         sound="aac",
-        sound_format="fltp",
         sound_bits=160_000,
     ),
     ".webm": _Format(
@@ -94,7 +92,6 @@ _FORMATS: dict[str, _Format] = {
         {"fflags": "+bitexact"},
         worst=63,
         sound="libopus",
-        sound_format="flt",
         sound_bits=128_000,
     ),
     ".gif": _Format("gif", "gif", "pal8", {}, {"loop": "0", "fflags": "+bitexact"}),
@@ -167,20 +164,17 @@ class _Track:
     def __init__(self, container: Any, form: _Format) -> None:
         from av.codec.context import Flags
 
-        self._container, self._form, self._count = container, form, 0
+        self._container, self._count = container, 0
         self._stream = container.add_stream(form.sound, rate=RATE)
-        context = self._stream.codec_context
-        context.layout, context.format, context.bit_rate = "stereo", form.sound_format, form.sound_bits
-        context.flags |= Flags.bitexact
+        self._stream.layout, self._stream.bit_rate = "stereo", form.sound_bits
+        self._stream.codec_context.flags |= Flags.bitexact
 
     def add(self, sound: Sound) -> None:
         import av
 
         if not len(sound):
             return
-        planes = sound.T if self._form.sound_format == "fltp" else sound.reshape(1, -1)
-        samples = np.ascontiguousarray(planes, dtype=np.float32)
-        block = av.AudioFrame.from_ndarray(samples, format=self._form.sound_format, layout="stereo")
+        block = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T), format="fltp", layout="stereo")
         block.sample_rate, block.pts, block.time_base = RATE, self._count, Fraction(1, RATE)
         self._count += len(sound)
         self._container.mux(self._stream.encode(block))
