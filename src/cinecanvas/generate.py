@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from cinecanvas import __version__
 from cinecanvas.errors import BadMedia, BadRequest, Unsupported
 from cinecanvas.media.assets import Asset, Store
+from cinecanvas.media.audio import mixed
 from cinecanvas.media.destination import NUMBERED, PICTURES, shown_name
 from cinecanvas.media.intake import describe, take
 from cinecanvas.media.video import Film, VideoInfo, check_destination, info, writing
@@ -213,7 +214,9 @@ def _filmed(
     before, last, watched = 0, film[0], live_name(file) if live else None
     text = _facts(trip.plan, film[0])
     size = (trip.plan.width, trip.plan.height)
-    with writing(file, fps=trip.plan.fps, size=size, metadata=text, live=watched) as out:
+    seconds = trip.plan.frames / trip.plan.fps
+    sound = mixed(trip.plan.sound, _finder(store), seconds=seconds, closed=film[0].closed)
+    with writing(file, fps=trip.plan.fps, size=size, metadata=text, sound=sound, live=watched) as out:
         reel = _Reel(trip, model, film, out)
         for step in film:
             known = _shared(reel.latents, step, last)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cinecanvas.errors import BadMedia
 from cinecanvas.media.assets import Asset, Store
+from cinecanvas.media.audio import check_sound
 from cinecanvas.media.destination import shown_name
 from cinecanvas.media.video import VideoInfo, info
 
@@ -24,6 +25,7 @@ def take(store: Store, path: str | os.PathLike[str]) -> Asset:
     _check_bytes(file)
     facts = info(file)
     _check(facts)
+    _check_sound(file, facts)
     return _described(store.put(file, _KINDS.get(facts.codec, "video/mp4")), facts)
 
 
@@ -32,6 +34,7 @@ def describe(store: Store, digest: str) -> Asset:
     file = store.path(digest)
     facts = info(file)
     _check(facts.model_copy(update={"name": digest[:18]}))
+    _check_sound(file, facts)
     return _described(
         Asset(digest=digest, media_type=_KINDS.get(facts.codec, "video/mp4"), bytes=file.stat().st_size), facts
     )
@@ -47,6 +50,7 @@ def _described(asset: Asset, facts: VideoInfo) -> Asset:
             "frames": facts.frames,
             "fps": facts.fps if moving else None,
             "seconds": facts.seconds if moving else None,
+            "sound": bool(facts.sound),
         }
     )
 
@@ -55,6 +59,12 @@ def _check_bytes(file: Path) -> None:
     size = file.stat().st_size
     if size > MOST_BYTES:
         raise BadMedia(f"{shown_name(file.name)} holds {size / 1e9:.1f} GB", f"At most {MOST_BYTES / 1e9:.1f} are read")
+
+
+def _check_sound(file: Path, facts: VideoInfo) -> None:
+    """A sound that nobody can decode would else be found out when the film is made and is to be written."""
+    if facts.sound:
+        check_sound(file)
 
 
 def _check(facts: VideoInfo) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
+from cinecanvas.media.audio import FILMS_ALONE, RATE, Sound, Tape, codec_of
 from cinecanvas.media.destination import (
     NUMBERED,
     Destination,
@@ -27,7 +28,7 @@ from cinecanvas.media.destination import (
     told,
     written_aside,
 )
-from cinecanvas.media.encode import LIVE, Encoder, Look, Movie, encoder
+from cinecanvas.media.encode import LIVE, Encoder, Look, Movie, encoder, holds_sound
 
 __all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "resized", "write", "writing"]
 
@@ -43,7 +44,10 @@ _PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP", re.DOTALL
 
 
 class VideoInfo(BaseModel, frozen=True):
-    """What a file holds: width, height (px), fps (1/s, 0 for pictures), seconds, bytes; notes: what is not as asked."""
+    """What a file holds: width, height (px), fps (1/s, 0 for pictures), seconds, bytes; notes: what is not as asked.
+
+    sound: the codec of its sound, "" if it has none.
+    """
 
     name: str
     width: int
@@ -54,6 +58,7 @@ class VideoInfo(BaseModel, frozen=True):
     codec: str
     pixel_format: str
     bytes: int
+    sound: str = ""
     metadata: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 
@@ -66,11 +71,13 @@ def write(
     size: tuple[int, int] | None = None,
     metadata: Mapping[str, str] = MappingProxyType({}),
     quality: int | None = None,
+    sound: Iterable[Sound] = (),
 ) -> VideoInfo:
     """Encode RGB uint8 frames, each (t, H, W, 3) or (H, W, 3), in the format that the path's ending names.
 
     size: (width, height) in px to resize to on the way; metadata: lower-case keys such as title and comment;
-    quality: 1..100, higher is better; crf = 51 (WebM 63) x (100 - quality) / 100, 67 if None; GIF and PNG ignore it.
+    quality: 1..100, higher is better; crf = 51 (WebM 63) x (100 - quality) / 100, 67 if None; GIF and PNG ignore it;
+    sound: blocks (n, 2) float32 at 48 kHz, cut or followed by silence to the length of the film; none, no sound track.
     One frame to .png, .jpg or .webp is that file, several are NAME-0001.png and so on; folder/ and %04d always number.
     """
     source = _each(frames)
@@ -79,7 +86,7 @@ def write(
         shown = destination(path).shown
         raise BadRequest(f"There is nothing to write to {shown}: no frame came", do="Give at least one frame")
     size = size or (first.shape[1], first.shape[0])
-    with writing(path, fps=fps, size=size, metadata=metadata, quality=quality) as film:
+    with writing(path, fps=fps, size=size, metadata=metadata, quality=quality, sound=sound) as film:
         for frame in itertools.chain([first], source):
             film.add(frame)
     return film.info
@@ -90,16 +97,18 @@ class Film:
 
     info: VideoInfo
 
-    def __init__(self, shown: str, size: tuple[int, int], encoders: Sequence[Encoder]) -> None:
-        self.count, self._shown, self._size, self._encoders = 0, shown, size, encoders
+    def __init__(self, shown: str, look: Look, tape: Tape, encoders: Sequence[Encoder]) -> None:
+        self.count, self._shown, self._look, self._tape, self._encoders = 0, shown, look, tape, encoders
 
     def add(self, frame: np.ndarray) -> None:
-        """One more frame (H, W, 3) uint8, of any size."""
-        self.count += 1
+        """One more frame (H, W, 3) uint8, of any size, and the sound that is heard while it stands."""
+        begins, self.count = self.count, self.count + 1
+        first, stop = (round(at * RATE / self._look.rate) for at in (begins, self.count))
+        heard = self._tape.take(stop - first if self._look.sound else 0)
         with told(self._shown):
-            fitted = resized(frame, self._size)
+            fitted = resized(frame, (self._look.width, self._look.height))
             for encoder in self._encoders:
-                encoder.add(fitted)
+                encoder.add(fitted, heard)
 
 
 @contextmanager
@@ -110,6 +119,7 @@ def writing(
     size: tuple[int, int],
     metadata: Mapping[str, str] = MappingProxyType({}),
     quality: int | None = None,
+    sound: Iterable[Sound] = (),
     live: Path | None = None,
 ) -> Iterator[Film]:
     """The same as `write` for who has frames one by one; the file appears when the block ends, and not if it fails.
@@ -121,11 +131,14 @@ def writing(
     rate, text, quality = _rate(fps, ending=place.ending), _text(metadata), _quality(quality)
     asked = _size(size)
     width, height = _even(asked) if live or place.ending == ".mp4" else asked
-    look = Look(width, height, rate, text, quality)
+    blocks = _blocks(sound)
+    begins = next(blocks, None)
+    tape = Tape(blocks if begins is None else itertools.chain([begins], blocks))
+    look = Look(width, height, rate, text, quality, sound=begins is not None and holds_sound(place.ending))
     with written_aside(place) as folder, ExitStack() as open_ones:
         out = open_ones.enter_context(closing(encoder(folder, ending=place.ending, shown=place.shown, look=look)))
         shown = [open_ones.enter_context(_shown_live(live, place.shown, look))] if live else []
-        film = Film(place.shown, (width, height), [out, *shown])
+        film = Film(place.shown, look, tape, [out, *shown])
         yield film
         if not film.count:
             raise BadRequest(f"There is nothing to write to {place.shown}: no frame came", do="Give at least one frame")
@@ -134,7 +147,11 @@ def writing(
         made = _checked(files, count=film.count, shown=place.shown)
         with told(place.shown):
             name = land(files, place)
-    notes = (*_size_note(asked, (width, height)), *_leftover_note(place, name=name, count=film.count))
+    notes = (
+        *_size_note(asked, (width, height)),
+        *_sound_note(place, lost=begins is not None and not look.sound),
+        *_leftover_note(place, name=name, count=film.count),
+    )
     seconds = float(film.count / rate)
     film.info = made.model_copy(update={"name": name, "fps": float(rate), "seconds": seconds, "notes": notes})
 
@@ -174,6 +191,17 @@ def _each(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
                 asked = f"A frame of {frame.shape[1]}x{frame.shape[0]} came after frames of {shape[1]}x{shape[0]}"
                 raise BadRequest(asked, "All frames of a video have one size")
             yield frame
+
+
+def _blocks(sound: Iterable[Sound]) -> Iterator[Sound]:
+    """Sound as it comes, refused if it is not stereo floats; an encoder fails on what is no number."""
+    for item in sound:
+        if not isinstance(item, np.ndarray) or item.dtype != np.float32 or item.ndim != 2 or item.shape[1] != 2:
+            got = f"{item.dtype} {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
+            raise BadRequest(f"Sound came as {got}", f"Sound is numpy float32 arrays, (n, 2), at {RATE} Hz")
+        if not np.isfinite(item).all():
+            raise BadRequest("Sound came with samples that are not finite", "Samples are between -1 and 1")
+        yield item
 
 
 def resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -238,6 +266,10 @@ def _size_note(asked: tuple[int, int], size: tuple[int, int]) -> tuple[str, ...]
     if asked == size:
         return ()
     return (f"scaled from {asked[0]}x{asked[1]} to {size[0]}x{size[1]}: H.264 needs even sides",)
+
+
+def _sound_note(place: Destination, *, lost: bool) -> tuple[str, ...]:
+    return (f"the sound was left out: {place.ending} holds none",) if lost else ()
 
 
 def _leftover_note(place: Destination, *, name: str, count: int) -> tuple[str, ...]:
@@ -340,17 +372,17 @@ def _movie_info(file: Path) -> VideoInfo:
             codec=stream.codec_context.codec.canonical_name,
             pixel_format=stream.pix_fmt or "",
             bytes=file.stat().st_size,
+            sound=codec_of(container),
             metadata=text,
         )
 
 
 @contextmanager
 def _movie(file: Path) -> Iterator[tuple[Any, Any]]:
-    """A file's container and its video stream; only files and only films: a playlist could open other people's URLs."""
+    """A file's container and its video stream."""
     import av
 
-    options = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,webm,gif,avi"}
-    with _readable(file), av.open(os.path.abspath(file), options=options) as container:
+    with _readable(file), av.open(os.path.abspath(file), options=FILMS_ALONE) as container:
         if not container.streams.video:
             raise BadMedia(f"{shown_name(file.name)} holds no video")
         stream = container.streams.video[0]
