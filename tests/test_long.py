@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from cinecanvas import request as tasks
+from cinecanvas.anchor import Anchor
 from cinecanvas.generate import Done, Step, Watch, generate
-from cinecanvas.media.assets import Store
+from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.intake import take
 from cinecanvas.media.video import read, write
 from cinecanvas.models.toy import CARD, Toy
 from cinecanvas.plan import plan
-from cinecanvas.request import Request
+from cinecanvas.request import Cue, Request
 from cinecanvas.sampler import Fill
 from cinecanvas.settings import settings
 
@@ -141,3 +142,44 @@ def test_a_film_decoded_in_pieces_is_the_film_decoded_at_once(tmp_path: Path, ru
     for step, z in zip(done.plan.passes, kept, strict=True):
         whole[:, :, step.start : step.stop] = z
     assert np.array_equal(frames(tmp_path / "a"), np.concatenate([f.rgb for f in Toy().decode({"video": whole})]))
+
+
+def test_a_window_holds_to_the_first_and_what_is_told_or_laid_sets_it_free() -> None:
+    picture = Asset(digest=f"sha256:{0:064}", media_type="image/png", bytes=1, width=16, height=16)
+
+    def anchors(request: Request) -> list[tuple[int, int] | None]:
+        return [step.anchor for step in plan(request, WINDOWED, media={picture.digest: picture}).passes]
+
+    plain = tasks.text_to_video("red", seconds=27 / 8, **ASKED)
+    assert anchors(plain) == [None, (0, 9), (0, 9), (0, 9)]
+    cued = plain.model_copy(update={"cues": (Cue(at=9 / 8, prompt="blue"),)})
+    assert anchors(cued) == [None, None, (9, 15), (9, 15)]
+    pinned = tasks.keyframes([(picture, 0.0), (picture, 2.0)], "red", seconds=27 / 8, **ASKED)
+    assert anchors(pinned) == [None, (0, 9), None, (12, 21)]
+
+
+def test_colour_that_runs_away_is_held_in_the_range_of_the_first_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fading(Toy):
+        """Every guess a little lighter than it should be, as if it had learnt it."""
+
+        def denoise(self, z: Any, sigma: Any, cond: Any, *, to: Any = None) -> Any:
+            return {name: x0 + 0.05 for name, x0 in super().denoise(z, sigma, cond, to=to).items()}
+
+    monkeypatch.setattr(importlib.import_module("cinecanvas.generate"), "card", lambda name: WINDOWED)
+    where, out = settings({"CINECANVAS_HOME": str(tmp_path / "home")}), tmp_path / "out"
+    out.mkdir()
+    request = tasks.text_to_video("red", seconds=9.0, **ASKED)
+    list(generate(request, out=f"{out}/", where=where, models=lambda name: Fading(card=WINDOWED)))
+    seen = frames(out).astype(float).mean((1, 2))  # (T, 3)
+    assert (seen[9:].max(0) <= seen[:9].max(0) + 1).all() and (seen[9:].min(0) >= seen[:9].min(0) - 1).all()
+
+
+def test_what_lies_in_the_range_is_left_alone() -> None:
+    z = torch.randn(2, 3, 9, 4, 5, generator=torch.Generator().manual_seed(0))
+    anchor = Anchor.of(z)
+    assert torch.allclose(anchor.hold(z), z, atol=1e-6)
+    far = anchor.hold(3 * z + 5)
+    assert (far.mean(4, keepdim=True) <= anchor.high + 1e-5).all()
+    assert (far.std(4, keepdim=True, correction=0) <= anchor.deviation + 1e-5).all()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from cinecanvas import __version__
 from cinecanvas.errors import BadMedia, BadRequest, Unsupported
@@ -219,8 +219,8 @@ def _filmed(
     with writing(file, fps=trip.plan.fps, size=size, metadata=text, sound=sound, live=watched) as out:
         reel = _Reel(trip, model, film, out)
         for step in film:
-            known = _shared(reel.latents, step, last)
-            for event in _filled(trip, model, step, known, video=video, before=before, store=store):
+            past = _past(reel.latents, step, last)
+            for event in _filled(trip, model, step, past, video=video, before=before, store=store):
                 if not isinstance(event, Fill):
                     yield event
                 elif reel.add(step, event) and watched is not None:
@@ -296,23 +296,34 @@ class _Reel:
             self._out.add(self._last)
 
 
-def _shared(whole: Tensors, step: Pass, last: Pass) -> tuple[int, Tensors]:
-    """Where in the window the cells-in-time lie that the one before has made, and their latents."""
+class _Past(NamedTuple):
+    """What a window knows of its film: the cells that it shares with the one before, from its own cell `at` on, and
+    those in whose range it stays; latents by track."""
+
+    at: int
+    known: Tensors
+    anchor: Tensors
+
+
+def _past(whole: Tensors, step: Pass, last: Pass) -> _Past:
+    """Of the latents of a film as far as it is made."""
     start, stop = max(step.start, last.start), min(step.stop, last.stop)
-    return start - step.start, {name: z[:, :, start:stop] for name, z in whole.items()}
+    anchor = {name: z[:, :, slice(*step.anchor)] for name, z in whole.items()} if step.anchor else {}
+    return _Past(start - step.start, {name: z[:, :, start:stop] for name, z in whole.items()}, anchor)
 
 
 def _filled(
     trip: _Trip,
     model: Model,
     step: Pass,
-    known: tuple[int, Tensors],
+    past: _Past,
     *,
     video: int,
     before: int,
     store: Store | None,
 ) -> Iterator[Phase | Step | Fill]:
     """One pass, Fill by Fill: from the store as far as it is there, the rest from the network."""
+    from cinecanvas.anchor import anchored
     from cinecanvas.compose import compose
     from cinecanvas.guidance import guided
     from cinecanvas.sampler import SOLVERS, fill
@@ -323,12 +334,11 @@ def _filled(
         return
     yield trip.enters("prepare", video)
     with trip.timed("prepare"):
-        asked = guided(model, step.guidance, negative=step.negative)
+        asked = anchored(guided(model, step.guidance, negative=step.negative), past.anchor)
         canvas = compose(step.clips, step.grid, _finder(store), window=step.frames, closed=step.closed)
         prepared = asked.prepare(canvas, [step.prompt])
-        at, tensors = known
-        for name, z in tensors.items():
-            prepared = replace(prepared, canvas=prepared.canvas.place(name, z, at=(at, 0, 0)))
+        for name, z in past.known.items():
+            prepared = replace(prepared, canvas=prepared.canvas.place(name, z, at=(past.at, 0, 0)))
     yield trip.enters("denoise", video)
     way = fill(asked, prepared, step.schedule, seed=step.seed, solver=SOLVERS[step.solver], key=step.name, resume=now)
     kept = time.monotonic()

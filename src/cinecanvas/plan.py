@@ -61,6 +61,7 @@ class Pass(BaseModel):
     clips: tuple[Placed, ...] = ()
     closed: bool = False  # its end leads back to its beginning
     follows: str = ""  # the key of the pass whose latents are known where both windows overlap
+    anchor: tuple[int, int] | None = None  # the cells-in-time of the film, from and to, in whose range it stays
     name: str = "base"  # its place in the plan; noise is drawn by it, so other words keep the same noise
 
     @property
@@ -339,6 +340,7 @@ def _film(
     known = {frame for placed in clips if placed.clip.keep == 1 for frame in placed.covers}
     backward = bool(known) and 0 not in known and max(known) >= grid.frames - grid.strides[0]
     film: list[Pass] = []
+    anchor: tuple[int, int] | None = None
     cuts = windows(grid.cells[0], window=card.window, overlap=card.overlap, backward=backward)
     if request.loop:  # a ring has no first frame: its cells are those after it, and all clips are a frame later
         cuts = [(1, grid.cells[0])]
@@ -347,6 +349,13 @@ def _film(
         here = grid.model_copy(update={"frames": grid.frames_of(stop - 1).stop})
         frames = range(grid.frames_of(start).start, here.frames)
         begins = frames.start if backward or not film else grid.frames_of(film[-1].stop).start
+        laid = tuple(c for c in clips if c.covers.start < frames.stop and frames.start < c.covers.stop)
+        words = request.prompt_at(begins / grid.fps)
+        # what is laid on a film, and other words, may change what it is; from there on it stays what it has become
+        free = bool(laid) or not film or words != film[-1].prompt
+        if free:
+            told = bool(film) and not laid  # by words alone: what the window before has made does not speak for them
+            anchor = (film[-1].stop if told and not backward else start, film[-1].start if told and backward else stop)
         film.append(
             Pass(
                 model=card.name,
@@ -359,11 +368,12 @@ def _film(
                 solver=recipe.solver,
                 guidance=recipe.guidance,
                 seed=seed,
-                prompt=request.prompt_at(begins / grid.fps),
+                prompt=words,
                 negative=request.negative,
-                clips=tuple(c for c in clips if c.covers.start < frames.stop and frames.start < c.covers.stop),
+                clips=laid,
                 closed=request.loop,
                 follows=film[-1].key if film else "",
+                anchor=None if free else anchor,
             )
         )
     return tuple(film)
