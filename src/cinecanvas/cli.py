@@ -286,13 +286,14 @@ def join(
 def replay(
     file: Annotated[Path, typer.Argument(help="A Request as JSON, or a file that we wrote.", show_default=False)],
     out: Out = "",
+    live: Live = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make again what a file was made from: the same frames on the same machine and version."""
     from cinecanvas.generate import request_of
 
-    _made(request_of(file), out, as_json, quiet)
+    _made(request_of(file), out, live, as_json, quiet)
 
 
 @app.command()
