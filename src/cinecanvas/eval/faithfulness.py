@@ -17,6 +17,7 @@ from cinecanvas import sampler
 from cinecanvas.canvas import Canvas
 from cinecanvas.errors import BadRequest, Unsupported
 from cinecanvas.eval.judge import FPS, FRAMES, VALUES, Judge, labels, seen, verdicts
+from cinecanvas.eval.scores import signed
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
 from cinecanvas.model import Card, Model, Quality, Recipe, Score
@@ -145,8 +146,7 @@ def report(
     scores.append(_share("judges agree on all slots", whole.agree, ceiling=_mean(whole.agree_rendered)))
     for name, logs in (("sharpness", whole.sharpness), ("motion energy", whole.energy)):
         scores += [_ratio(name, logs), _distance(f"{name}, off by", logs)]
-    signed = {"command": command, "date": date}
-    named = tuple(s.model_copy(update={"name": f"{s.name} ({paper})", **signed}) for s in scores)
+    named = signed(scores, of=paper, command=command, date=date)
     return Report(model=model, paper=paper, prompts=len(wanted), scores=named)
 
 

@@ -126,6 +126,11 @@ def read_card(folder: Path) -> Card:
         raise BadWeights("The Card of diorama cannot be read", do="Install cinecanvas again") from error
 
 
+def write_card(folder: Path, card: Card) -> None:
+    """The Card beside the weights, in place of what was there."""
+    (folder / "card.json").write_text(json.dumps(card.model_dump(mode="json"), indent=1) + "\n")
+
+
 def load(folder: Path) -> Diorama:
     """The networks of a folder of shards, verified against its Card, in float32 codes and bfloat16 transformer."""
     import torch
@@ -181,7 +186,7 @@ def save(folder: Path, model: Diorama, card: Card) -> Card:
             "parameters": sum(p.numel() for part in parts(model).values() for p in part.parameters()),
         }
     )
-    (folder / "card.json").write_text(json.dumps(full.model_dump(mode="json"), indent=1) + "\n")
+    write_card(folder, full)
     return full
 
 
