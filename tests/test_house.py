@@ -34,7 +34,7 @@ PUBLIC = {
     "Canvas", "Card", "CinecanvasError", "Clip", "Grid", "Model", "Request", "Schedule", "Store", "cards", "fill",
     "generate", "guided", "load", "plan", "take", "__version__",
     "animate", "extend", "inpaint", "interpolate", "join", "keyframes", "loop", "outpaint", "remix", "retake",
-    "text_to_image", "text_to_video",
+    "text_to_image", "text_to_video", "upscale", "variations",
 }  # fmt: skip
 each_file = pytest.mark.parametrize("name", FILES)
 

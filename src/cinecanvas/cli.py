@@ -238,6 +238,7 @@ def inpaint(
     return tasks.inpaint(clip, hole, prompt, **options)
 
 
+@app.command("reframe")
 @app.command()
 @with_options("seconds", "size", then=_made)
 def outpaint(
@@ -268,6 +269,24 @@ def remix(
 
 
 @app.command()
+@with_options("seconds", "size", then=_made)
+def upscale(
+    film: Either,
+    prompt: Annotated[str, typer.Argument(help="What it shows; what it was made from if left out.")] = "",
+    times: Annotated[int, typer.Option(metavar="2|4", help="How many times its size.")] = 2,
+    keep: Annotated[float, typer.Option(help="How much stays, from 0 (nothing) to 1 (all).")] = 0.7,
+    *,
+    options: Options,
+) -> Request:
+    """Make a picture or film larger, the model adding what is finer."""
+    from cinecanvas.generate import request_of
+
+    (clip,) = _taken(film)
+    words = prompt or request_of(film).prompt
+    return tasks.upscale(clip, words, times=cast(Any, times), keep=keep, **options)
+
+
+@app.command()
 @with_options("seconds", then=_made)
 def join(
     first: Film,
@@ -294,6 +313,22 @@ def replay(
     from cinecanvas.generate import request_of
 
     _made(request_of(file), out, live, as_json, quiet)
+
+
+@app.command()
+def variations(
+    file: Annotated[Path, typer.Argument(help="A Request as JSON, or a file that we wrote.", show_default=False)],
+    count: Annotated[int, typer.Option(help="How many videos, each with the next seed.")] = 4,
+    seed: Annotated[int | None, typer.Option(help="Of the first; drawn if left out.")] = None,
+    out: Out = "",
+    live: Live = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make again what a file was made from, with other seeds."""
+    from cinecanvas.generate import request_of
+
+    _made(tasks.variations(request_of(file), count=count, seed=seed), out, live, as_json, quiet)
 
 
 @app.command()

@@ -53,6 +53,8 @@ def task(request: Request) -> str:
     clips = [clip for clip in request.clips if clip.seen]
     if not clips:
         return "text_to_image" if still else "text_to_video"
+    if request.finer:
+        return "upscale"
     if any(clip.keep < 1 for clip in clips):
         return "remix"
     if any(clip.mask for clip in clips):

@@ -260,6 +260,8 @@ def _recipe(request: Request, card: Card) -> Recipe:
 def _grid(request: Request, card: Card) -> Grid:
     """The trained grid that is nearest in shape, as long as asked."""
     width, height = _nearest(request, card)
+    if request.finer and request.width and request.height:
+        width, height = request.width, request.height
     seconds = card.seconds if request.seconds is None else request.seconds
     if seconds > card.max_seconds + 1e-9:
         raise Unsupported(

@@ -128,6 +128,9 @@ class Request(BaseModel):
     clips: tuple[Clip, ...] = Field(default=(), description="What is known of the canvas already.")
     cues: tuple[Cue, ...] = Field(default=(), description="Other words from a second on.")
     loop: bool = Field(default=False, description="Let the end lead back to the beginning.")
+    finer: bool = Field(
+        default=False, description="Fill a canvas of the asked size itself, so that the model adds what is finer."
+    )
     sound: bool = Field(default=False, description="Let the model make sound; that of clips is kept unasked.")
     seed: int = Field(
         default_factory=lambda: draw_seed(), description="The same seed gives the same video; drawn if left out."
@@ -153,6 +156,8 @@ class Request(BaseModel):
         if not 1 <= request.count <= MOST_COUNT:
             raise BadRequest(f"{_short(request.count)} videos were asked", f"Between 1 and {MOST_COUNT} are possible")
         _check_cues(request)
+        if request.finer and request.width is None:
+            raise BadRequest("A finer film was asked, but no size", do="Give its width and height")
         return request
 
     @property
@@ -307,6 +312,24 @@ def remix(clip: Media, prompt: str, *, keep: float = 0.5, **options: Unpack[Opti
     """A clip with other words: keep says how much of it stays, from 0 (nothing) to 1 (all)."""
     laid = Clip(media=clip.digest, keep=keep)
     return _asked(prompt, _of(clip, options), seconds=clip.seconds or STILL, clips=(laid,))
+
+
+def upscale(
+    clip: Media, prompt: str, *, times: Literal[2, 4] = 2, keep: float = 0.7, **options: Unpack[Options]
+) -> Request:
+    """A clip or picture at two or four times its size: it is kept by `keep`, and the model adds what is finer."""
+    if clip.width is None or clip.height is None:
+        raise BadRequest("The size of the clip is not known", do="Store it first")
+    if times not in (2, 4):
+        raise BadRequest(f"{_short(times)} times the size was asked", "2 and 4 are possible")
+    asked = {**options, "shape": "", "width": clip.width * times, "height": clip.height * times}
+    return _asked(prompt, asked, seconds=clip.seconds or STILL, clips=(Clip(media=clip.digest, keep=keep),), finer=True)
+
+
+def variations(of: Request, *, count: int = 4, seed: int | None = None) -> Request:
+    """The same canvas and words again, `count` times, each with a seed of its own; the first is drawn if left out."""
+    fresh = draw_seed() if seed is None else seed
+    return Request.model_validate({**of.model_dump(), "count": count, "seed": fresh})
 
 
 def join(first: Media, second: Media, prompt: str, *, seconds: float = 1.0, **options: Unpack[Options]) -> Request:

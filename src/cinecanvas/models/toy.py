@@ -27,7 +27,7 @@ COLOURS = {  # RGB in [-1, 1]
 }
 TASKS = (
     "text_to_video text_to_image image_to_video first_last keyframes extend extend_backward retake loop "
-    "inpaint outpaint remix soundtrack dub join"
+    "inpaint outpaint remix upscale soundtrack dub join"
 )
 CARD = Card(
     name="toy",
