@@ -111,7 +111,8 @@ class Pasted:
 
 def led(model: Model) -> Model:
     """The model under the guidance of its recipe."""
-    return guided(model, model.card.recipes["standard"].guidance)
+    recipe = model.card.recipes["standard"]
+    return guided(model, recipe.guidance, interval=(recipe.guided_from, 1.0))
 
 
 def filled(model: Model, canvas: Canvas, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:

@@ -77,6 +77,16 @@ def test_it_asks_once_for_both_answers_and_shows_the_canvas_of_its_videos() -> N
     assert isinstance(model, Model) and model.card is TOY.card
 
 
+def test_where_no_cell_is_guided_the_prompt_alone_is_asked_for() -> None:
+    watched = Watched(TOY)
+    model, canvas = guided(watched, 3.0, interval=(0.8, 1.0)), blank(frames=2).repeat(3)
+    cond, z = model.prepare(canvas, ["red"] * 3), {"video": torch.randn(3, 3, 2, 1, 1)}
+    sigma = {"video": torch.full((3, 1, 2, 1, 1), 0.5)}
+    got = model.denoise(z, sigma, cond)["video"]
+    assert watched.batches[1:] == [("denoise", 3)]
+    assert torch.equal(got, TOY.denoise(z, sigma, TOY.prepare(canvas, ["red"] * 3))["video"])
+
+
 def test_rescale_brings_the_spread_of_every_video_back() -> None:
     canvas = blank(frames=12).repeat(2)
     z = {"video": torch.randn(2, 3, 12, 1, 1, generator=torch.Generator().manual_seed(0))}

@@ -334,7 +334,8 @@ def _filled(
         return
     yield trip.enters("prepare", video)
     with trip.timed("prepare"):
-        asked = anchored(guided(model, step.guidance, negative=step.negative), past.anchor)
+        asked = guided(model, step.guidance, negative=step.negative, interval=(step.guided_from, 1.0))
+        asked = anchored(asked, past.anchor)
         canvas = compose(step.clips, step.grid, _finder(store), window=step.frames, closed=step.closed)
         prepared = asked.prepare(canvas, [step.prompt])
         for name, z in past.known.items():

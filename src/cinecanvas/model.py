@@ -42,7 +42,10 @@ class Score(BaseModel):
 
 
 class Recipe(BaseModel):
-    """How a family is sampled at one quality: solver steps, guidance scale, timestep shift, solver's name."""
+    """How a family is sampled at one quality: solver steps, guidance scale, timestep shift, solver's name.
+
+    Guidance acts from the noise `guided_from` up; below it a call costs half.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,6 +53,7 @@ class Recipe(BaseModel):
     guidance: float
     shift: float
     solver: Literal["euler", "heun", "dpm"] = "dpm"
+    guided_from: float = 0.1
 
 
 class Cost(BaseModel):
@@ -117,7 +121,10 @@ class Model(Protocol):
     def card(self) -> Card: ...
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Any:
-        """Pixel canvas (B videos) and B prompts to a Conditioning: latent canvas and text states."""
+        """Pixel canvas (B videos) and B prompts to a Conditioning: latent canvas and text states.
+
+        Its `head(batch)` is the same of the first videos alone: guidance asks for it where it does not act.
+        """
         ...
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Any, *, to: Tensors | None = None) -> Tensors:

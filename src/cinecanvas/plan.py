@@ -55,6 +55,7 @@ class Pass(BaseModel):
     shift: float
     solver: str
     guidance: float
+    guided_from: float = 0.1
     seed: int
     prompt: str
     negative: str = ""
@@ -369,6 +370,7 @@ def _film(
                 shift=recipe.shift,
                 solver=recipe.solver,
                 guidance=recipe.guidance,
+                guided_from=recipe.guided_from,
                 seed=seed,
                 prompt=words,
                 negative=request.negative,
@@ -415,11 +417,13 @@ def weights_digest(card: Card) -> str:
 
 
 def _phases(card: Card, recipe: Recipe, films: tuple[tuple[Pass, ...], ...], *, pixels: int) -> Phases:
-    """Seconds on the Card's machine: a call on n cells takes call + cell n + pair n^2; guidance doubles the batch."""
+    """Seconds on the Card's machine: n cells take call + cell n + pair n^2 a call, guided ones as two."""
     grid = films[0][0].grid
     cost = _cost(card, width=grid.width, height=grid.height)
     calls = 2 * recipe.steps - 1 if recipe.solver == "heun" else recipe.steps
-    batch = 1 if recipe.guidance == 1 else 2
+    rows = films[0][0].schedule.levels[:-1]
+    guided = sum(max(row) >= recipe.guided_from for row in rows) / len(rows) if recipe.guidance != 1 else 0.0
+    batch = 1 + guided
     sizes = [step.cells for film in films for step in film]
     frames = max(step.grid.frames for step in films[0])
     return Phases(

@@ -89,7 +89,7 @@ def exam(
 
 def generated(model: Model, canvas: Canvas, texts: Sequence[str], *, recipe: Recipe, seeds: Sequence[int]) -> Tensor:
     """Clips (B, T, H, W, 3) uint8: the canvas filled by the sentences, as the library fills it."""
-    leaning = guided(model, recipe.guidance)
+    leaning = guided(model, recipe.guidance, interval=(recipe.guided_from, 1.0))
     cond = leaning.prepare(canvas, texts)
     schedule = full(recipe.steps, shift=recipe.shift)
     *_, last = sampler.fill(leaning, cond, schedule, seed=seeds, solver=sampler.SOLVERS[recipe.solver])

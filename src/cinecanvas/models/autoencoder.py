@@ -55,6 +55,11 @@ class Partial(NamedTuple):
         places = self.places[kept] - torch.tensor([0, cells, 0, 0], device=self.places.device)
         return Partial(places, self.turn[kept], self.pull[kept]) if len(self.places) else self
 
+    def head(self, batch: int) -> Partial:
+        """Those of the first `batch` videos alone."""
+        kept = self.places[:, 0] < batch if len(self.places) else slice(None)
+        return Partial(self.places[kept], self.turn[kept], self.pull[kept])
+
     def join(self, x0: Tensor) -> Tensor:
         """x0 (B, C, T', H', W') with what is known of these cells."""
         if not len(self.places):

@@ -38,6 +38,10 @@ class DioramaConditioning:
     words: Words
     partial: Partial  # cells of which only some pixels are known
 
+    def head(self, batch: int) -> DioramaConditioning:
+        """The same of the first `batch` videos alone."""
+        return DioramaConditioning(self.canvas.head(batch), self.words.head(batch), self.partial.head(batch))
+
 
 class Diorama:
     """The family as a Model; the networks may be in training or in service, in float32 or bfloat16."""

@@ -60,6 +60,10 @@ class Prepared:
     canvas: Canvas
     colour: Tensor
 
+    def head(self, batch: int) -> Prepared:
+        """The same of the first `batch` videos alone."""
+        return Prepared(self.canvas.head(batch), self.colour[:batch])
+
 
 @dataclass(frozen=True)
 class Toy:
