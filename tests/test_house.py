@@ -106,6 +106,7 @@ def test_only_the_rooms_named_import_the_libraries_named(name: str) -> None:
         "ray": name == "jobs/cluster.py",
         "huggingface_hub": name == "models/weights.py",
         "urllib": name in ("models/weights.py", "media/fetch.py", "client.py"),
+        "httpcore": name == "media/fetch.py",
         "httpx": name in ("models/weights.py", "media/fetch.py", "client.py"),
         "requests": False,
         "torchvision": False,

@@ -187,6 +187,7 @@ def done_json(done: Done) -> dict[str, Any]:
         "request": request,
         "seconds": seconds,
         "notes": notes,
+        "digests": [asset.digest for asset in done.assets],
         "understood": reading_json(done.reading),
     }
 

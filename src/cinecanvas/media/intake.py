@@ -13,8 +13,7 @@ from cinecanvas.media.video import VideoInfo, info
 
 MOST_BYTES = 4 << 30
 MOST_SECONDS = 3600.0
-MOST_PIXELS = 50_000_000  # of a frame
-_KINDS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif", "vp9": "video/webm"}
+_KINDS = {name: f"image/{name}" for name in ("png", "jpeg", "webp", "avif", "gif")} | {"vp9": "video/webm"}
 
 
 def take(store: Store, path: str | os.PathLike[str]) -> Asset:
@@ -69,12 +68,6 @@ def _check_sound(file: Path, facts: VideoInfo) -> None:
 
 def _check(facts: VideoInfo) -> None:
     name = shown_name(facts.name)
-    if facts.width * facts.height > MOST_PIXELS:
-        raise BadMedia(
-            f"{name} has {facts.width}x{facts.height} px",
-            f"At most {MOST_PIXELS // 1_000_000} million pixels are read",
-            "Shrink it first",
-        )
     if facts.seconds > MOST_SECONDS:
         raise BadMedia(
             f"{name} is {facts.seconds:.0f} s long", f"At most {MOST_SECONDS:.0f} s are read", "Trim it first"

@@ -11,13 +11,13 @@ from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from pydantic import BaseModel
 
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
-from cinecanvas.media.audio import FILMS_ALONE, RATE, Sound, Tape, codec_of
+from cinecanvas.media.audio import RATE, Sound, Tape
+from cinecanvas.media.decode import OWN_KEYS, VideoInfo, facts, moments
 from cinecanvas.media.destination import (
     NUMBERED,
     Destination,
@@ -30,7 +30,7 @@ from cinecanvas.media.destination import (
 )
 from cinecanvas.media.encode import LIVE, Encoder, Look, Movie, encoder, holds_sound
 
-__all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "resized", "write", "writing"]
+__all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "read_at", "resized", "write", "writing"]
 
 Frames: TypeAlias = np.ndarray
 """RGB, uint8, (t, H, W, 3)."""
@@ -38,29 +38,6 @@ Frames: TypeAlias = np.ndarray
 _MOST_SIDE = 16383  # px, the most that WebP can hold, and H.264 all but one
 _LEAST_FPS, _MOST_FPS, _MOST_GIF_FPS = Fraction(1, 10), 240, 50
 _KEY = re.compile(r"[a-z][a-z0-9_.-]{0,78}")  # Matroska gives keys back in capitals, PNG holds 79 letters
-_NOT_OURS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
-_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
-_PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP", re.DOTALL)
-
-
-class VideoInfo(BaseModel, frozen=True):
-    """What a file holds: width, height (px), fps (1/s, 0 for pictures), seconds, bytes; notes: what is not as asked.
-
-    sound: the codec of its sound, "" if it has none.
-    """
-
-    name: str
-    width: int
-    height: int
-    frames: int
-    fps: float
-    seconds: float
-    codec: str
-    pixel_format: str
-    bytes: int
-    sound: str = ""
-    metadata: dict[str, str] = {}
-    notes: tuple[str, ...] = ()
 
 
 def write(
@@ -169,11 +146,28 @@ def _shown_live(file: Path, shown: str, look: Look) -> Iterator[Encoder]:
 def read(path: str | os.PathLike[str], *, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
     """Frames start..stop of a video, picture, pattern or folder/ of pictures: (H, W, 3) uint8 RGB, in time order."""
     files, _ = _found(path)
-    yield from itertools.islice(itertools.chain.from_iterable(map(_frames_of, files)), start, stop)
+    for _, frame in itertools.islice(itertools.chain.from_iterable(map(moments, files)), start, stop):
+        yield frame()
+
+
+def read_at(path: str | os.PathLike[str], seconds: Sequence[float]) -> Iterator[np.ndarray]:
+    """The frame (H, W, 3) that stands at each of these rising seconds of a file; the last one stands on for ever.
+
+    It begins at the key frame before the first of them: a part of a long film costs no more than that part.
+    """
+    if not seconds:
+        return
+    (file,), _ = _found(path)
+    coming = moments(file, start=seconds[0])
+    (_, frame), later = next(coming), next(coming, None)
+    for second in seconds:
+        while later is not None and later[0] <= second + 1e-6:  # which forgives 3 * (8 / 24) = 0.9999999
+            (_, frame), later = later, next(coming, None)
+        yield frame()
 
 
 def info(path: str | os.PathLike[str]) -> VideoInfo:
-    """What a video, picture, pattern or folder/ of pictures holds, without decoding it."""
+    """What a video, picture, pattern or folder/ of pictures holds, upright; a movie is not decoded for it."""
     files, name = _found(path)
     return _whole(files).model_copy(update={"name": name})
 
@@ -246,7 +240,7 @@ def _quality(quality: int | None) -> int:
 def _text(metadata: Mapping[str, str]) -> dict[str, str]:
     """Metadata that every container keeps; a stray byte in a prompt must not cost the film, so it is replaced."""
     for key in metadata:
-        if not _KEY.fullmatch(key) or key in _NOT_OURS:
+        if not _KEY.fullmatch(key) or key in OWN_KEYS:
             raise BadRequest(f"{key!r} cannot be a metadata key", "Keys are lower-case letters, digits, _ . and -")
     return {key: value.encode("utf-8", "replace").decode().replace("\0", "?") for key, value in metadata.items()}
 
@@ -293,112 +287,9 @@ def _found(path: str | os.PathLike[str]) -> tuple[list[Path], str]:
     raise BadMedia(f"There is no file {shown_name(text)}", do="Check the name")
 
 
-def _frames_of(file: Path) -> Iterator[np.ndarray]:
-    return _picture_frames(file) if _is_picture(file) else _movie_frames(file)
-
-
 def _whole(files: list[Path]) -> VideoInfo:
     """The first file's facts, with the count and bytes of all."""
-    first = _picture_info(files[0]) if _is_picture(files[0]) else _movie_info(files[0])
+    first = facts(files[0])
     if len(files) == 1:
         return first
     return first.model_copy(update={"frames": len(files), "bytes": sum(file.stat().st_size for file in files)})
-
-
-def _is_picture(file: Path) -> bool:
-    """By content, not by name: Pillow reads pictures, FFmpeg all that moves."""
-    with _readable(file), file.open("rb") as stream:
-        return bool(_PICTURE.match(stream.read(12)))
-
-
-def _picture_frames(file: Path) -> Iterator[np.ndarray]:
-    from PIL import Image, ImageSequence
-
-    with _readable(file), Image.open(file) as picture:
-        for frame in ImageSequence.Iterator(picture):
-            yield np.asarray(frame.convert("RGB"))
-
-
-def _picture_info(file: Path) -> VideoInfo:
-    from PIL import Image
-
-    with _readable(file), Image.open(file) as picture:
-        picture.load()  # PNG keeps text after the pixels too
-        text = {key.lower(): value for key, value in getattr(picture, "text", {}).items()}
-        return VideoInfo(
-            name=file.name,
-            width=picture.width,
-            height=picture.height,
-            frames=getattr(picture, "n_frames", 1),
-            fps=0.0,
-            seconds=0.0,
-            codec=(picture.format or "").lower(),
-            pixel_format=picture.mode.lower(),
-            bytes=file.stat().st_size,
-            metadata=text,
-        )
-
-
-def _movie_frames(file: Path) -> Iterator[np.ndarray]:
-    """Decoded with the matrix the stream names; unnamed, as everybody does: BT.709 from 720 lines up, else BT.601."""
-    from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
-
-    accurate = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-    reformatter = VideoReformatter()
-    with _movie(file) as (container, stream):
-        for frame in container.decode(stream):
-            unnamed = frame.colorspace == _UNSPECIFIED and frame.height >= 720
-            matrix = Colorspace.ITU709 if unnamed else None
-            rgb = reformatter.reformat(frame, format="rgb24", src_colorspace=matrix, interpolation=accurate, threads=1)
-            yield rgb.to_ndarray()
-
-
-def _movie_info(file: Path) -> VideoInfo:
-    with _movie(file) as (container, stream):
-        # WebM and GIF do not say how many frames they hold: their packets are counted, which decodes nothing.
-        frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-        # A GIF's own rate is that of most of its frames: 24 per second are 4, 4, 4, 5 hundredths, and it says 25.
-        rate, length = float(stream.average_rate or 0), (container.duration or 0) / 1_000_000
-        if length and (not rate or container.format.name == "gif"):
-            rate = frames / length
-        text = {key.lower(): value for key, value in container.metadata.items() if key.lower() not in _NOT_OURS}
-        return VideoInfo(
-            name=file.name,
-            width=stream.width,
-            height=stream.height,
-            frames=frames,
-            fps=rate,
-            seconds=frames / rate if rate else length,
-            codec=stream.codec_context.codec.canonical_name,
-            pixel_format=stream.pix_fmt or "",
-            bytes=file.stat().st_size,
-            sound=codec_of(container),
-            metadata=text,
-        )
-
-
-@contextmanager
-def _movie(file: Path) -> Iterator[tuple[Any, Any]]:
-    """A file's container and its video stream."""
-    import av
-
-    with _readable(file), av.open(os.path.abspath(file), options=FILMS_ALONE) as container:
-        if not container.streams.video:
-            raise BadMedia(f"{shown_name(file.name)} holds no video")
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 4
-        stream.codec_context.thread_type = "AUTO"
-        yield container, stream
-
-
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """What a decoder stumbles over is told as one BadMedia line, without its own words: they may hold addresses."""
-    import av
-    from PIL import Image
-
-    try:
-        yield
-    except (av.error.FFmpegError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        shown = shown_name(file.name)
-        raise BadMedia(f"{shown} cannot be read as a video or picture", do="It may be damaged or cut short") from error
