@@ -6,7 +6,6 @@ python bench/cost.py [--folder EXPORT] [--write]     (--write puts them on the C
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import resource
 import statistics
@@ -80,9 +79,7 @@ def main() -> None:
     cost = measure(args.folder)
     print(cost.model_dump_json(indent=1))
     if args.write:
-        path = args.folder / "card.json"
-        card = diorama.read_card(args.folder).model_copy(update={"cost": cost})
-        path.write_text(json.dumps(card.model_dump(mode="json"), indent=1) + "\n")
+        diorama.write_card(args.folder, diorama.read_card(args.folder).model_copy(update={"cost": cost}))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import datetime
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -19,6 +18,7 @@ import torch
 from cinecanvas.errors import CinecanvasError
 from cinecanvas.eval.faithfulness import PAPERS, Paper, Report, exam, report, table
 from cinecanvas.eval.judge import Judge, judges
+from cinecanvas.eval.scores import keep
 from cinecanvas.model import Model, Quality
 
 
@@ -46,7 +46,7 @@ def main() -> int:
         return error.exit_code
     print(table(reports))
     if asked.write:
-        _write(asked.folder, reports)
+        keep(asked.folder, [score for one in reports for score in one.scores])
     text = json.dumps([one.model_dump(mode="json") for one in reports], indent=1)
     if asked.json is None:
         print(text)
@@ -78,17 +78,6 @@ def _examined(model: Model, panel: tuple[Judge, ...], paper: Paper, asked: argpa
     )
     today = datetime.date.today().isoformat()
     return report(sittings, model=model.card.name, paper=paper, command=command, date=today)
-
-
-def _write(folder: Path, reports: Sequence[Report]) -> None:
-    """The Card in the folder with these scores, in the place of older ones of the same papers."""
-    from cinecanvas.models import diorama
-
-    card = diorama.read_card(folder)
-    papers = tuple(f"({one.paper})" for one in reports)
-    kept = tuple(score for score in card.scores if not score.name.endswith(papers))
-    full = card.model_copy(update={"scores": kept + tuple(score for one in reports for score in one.scores)})
-    (folder / "card.json").write_text(json.dumps(full.model_dump(mode="json"), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -169,7 +169,12 @@ def test_a_full_disk_leaves_one_line_and_no_file(home: Path) -> None:
     [
         (signal.SIGINT, 130, "denoise", ["--seconds", "30", "--count", "50", "--quality", "best"]),
         (signal.SIGTERM, 143, "denoise", ["--seconds", "30", "--count", "50", "--quality", "best"]),
-        (signal.SIGINT, 130, "decode", ["--seconds", "10", "--fps", "60", "--quality", "draft", "--size", "3840x2160"]),
+        (
+            signal.SIGINT,
+            130,
+            "denoise",
+            ["--seconds", "10", "--fps", "60", "--quality", "draft", "--size", "3840x2160"],
+        ),
     ],
 )
 def test_a_signal_stops_the_run_and_leaves_nothing(
@@ -259,10 +264,44 @@ def test_a_film_goes_from_verb_to_verb(home: Path, capsys: pytest.CaptureFixture
     assert Path("again.mp4").read_bytes() == Path("b.mp4").read_bytes()
 
 
+def test_a_film_is_a_file_or_a_digest_or_a_url(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cinecanvas.media import fetch
+    from cinecanvas.media.intake import take
+
+    toy = ["--model", "toy", "--quality", "draft", "--seed", "3"]
+    assert called(capsys, "image", "red", "-o", "dot.png", *toy)[0] == 0
+    first = json.loads(called(capsys, "animate", "dot.png", "red", "-o", "a.mp4", *TOY, "--seed", "3", "--json")[1])
+    (made,), (dot,) = first["digests"], [clip["media"] for clip in first["request"]["clips"]]
+    opened = []
+    monkeypatch.setattr(fetch, "fetch", lambda store, url: opened.append(url) or take(store, home / "dot.png"))
+    url = "https://example.org/dot.png?a:b"
+    for number, (asked, frames) in enumerate(
+        {
+            ("extend", made, "red", "--seconds", "0.5"): 8,
+            ("join", "a.mp4", made, "red", "--seconds", "0.5"): 12,
+            ("animate", dot, "red", "--seconds", "1"): 8,
+            ("inpaint", made, dot, "red"): 4,
+            ("keyframes", "red", "--picture", f"0:{dot}", "--picture", f"0.5:{url}", "--seconds", "1"): 8,
+        }.items()
+    ):
+        code, _, err = called(capsys, *asked, "-o", f"{number}.mp4", *toy)
+        assert code == 0, err
+        assert info(f"{number}.mp4").frames == frames
+    assert opened == [url]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (["animate", "none.png", "red"], "There is no file none.png"),
+        (["animate", "", "red"], "There is no file"),
+        (["animate", "sha256:abc", "red"], "not the digest of an asset"),
+        (["extend", "sha256:" + "0" * 64, "red"], "There is no asset sha256:"),
+        (["animate", "http://127.0.0.1/a.png", "red"], "127.0.0.1 is not on the public internet"),
+        (["loop", "red", "--of", "file:///etc/passwd"], "http:// and https:// URLs are opened"),
+        (["keyframes", "red", "--picture", "0:ftp://a.example.org/a.png"], "A URL that begins with ftp: was given"),
         (["keyframes", "red", "--picture", "soon:a.png"], "A keyframe is SECOND:FILE"),
         (["generate", "red", "--at", "later"], "It is SECOND:WORDS"),
         (["generate", "red", "--at", "5:blue", "--at", "2:green"], "out of order"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from cinecanvas.errors import BadRequest, BadWeights, Unsupported
 from cinecanvas.eval import teach, wear
 from cinecanvas.eval.faithfulness import energy, exam, report, sharpness, shuffled, table, wilson
 from cinecanvas.eval.judge import VALUES, Judge, judges, labels, save, seen, verdicts
+from cinecanvas.eval.scores import keep, middle, signed
 from cinecanvas.model import Card, Frames, Recipe
+from cinecanvas.models import diorama
 from cinecanvas.world.captions import SLOTS, read, spec
 from cinecanvas.world.render import render
 from cinecanvas.world.scene import FIRST, Scene, Thing, draw
@@ -51,7 +54,7 @@ class Truth:
     def denoise(self, z: Tensors, sigma: Tensors, cond: Said, *, to: Tensors | None = None) -> Tensors:
         return {"video": cond.shown}
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
         yield Frames(((z["video"][0].movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy())
 
 
@@ -181,3 +184,21 @@ def test_a_course_lowers_the_loss() -> None:
         now.loss for now in itertools.islice(teach.course(Judge("groups"), rgb, truth, wears=wear.PLAIN, minutes=5), 6)
     ]
     assert losses[-1] < losses[0]
+
+
+def test_a_median_has_its_interval_by_rank() -> None:
+    ten = middle("drift", [9.0, 1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 4.0, 5.0, 100.0], unit="CIE76")
+    assert (ten.value, ten.low, ten.high, ten.n) == (5.5, 2.0, 9.0, 10)  # of ten, one on either side is left out
+    few = middle("drift", [3.0, 1.0, 2.0])
+    assert (few.value, few.low, few.high) == (2.0, 1.0, 3.0)
+
+
+def test_newer_scores_take_the_place_of_older_ones_of_the_same_examination(tmp_path: Path) -> None:
+    shipped = diorama.read_card(diorama.SHIPPED)
+    diorama.write_card(tmp_path, shipped)
+    for value in (1.0, 2.0):
+        keep(tmp_path, signed([middle("drift", [value])], of="a bench", command="python bench.py", date="today"))
+    now = diorama.read_card(tmp_path)
+    *others, (name, value, command) = ((one.name, one.value, one.command) for one in now.scores)
+    assert (name, value, command) == ("drift (a bench)", 2.0, "python bench.py")
+    assert len(others) == len(shipped.scores) and now.digests == shipped.digests

@@ -14,7 +14,7 @@ import pytest
 
 from cinecanvas import Request, models, text_to_video
 from cinecanvas.errors import BadRequest, CannotWrite, Unsupported
-from cinecanvas.generate import Done, Event, Phase, Planned, Step, destinations, generate, retimed
+from cinecanvas.generate import Done, Event, Phase, Planned, Step, destinations, generate, shown_for
 from cinecanvas.media.assets import Store
 from cinecanvas.media.video import info, read
 from cinecanvas.settings import Settings, settings
@@ -43,7 +43,7 @@ def untouchable(name: str) -> Any:
 def test_events_tell_the_trip_in_order(tmp_path: Path, here: Settings) -> None:
     events, done = run(toy(), tmp_path / "a.mp4", here)
     assert isinstance(events[0], Planned)
-    assert [e.name for e in events if isinstance(e, Phase)] == ["load", "prepare", "denoise", "decode"]
+    assert [e.name for e in events if isinstance(e, Phase)] == ["load", "prepare", "denoise", "write"]
     steps = [e for e in events if isinstance(e, Step)]
     assert [(e.done, e.of) for e in steps] == [(i, 6) for i in range(1, 7)] and all(e.eta >= 0 for e in steps)
     assert done.phases.denoise > 0 and done.phases.write > 0 and done.seeds == (5,)
@@ -112,7 +112,7 @@ def test_a_failing_decoder_leaves_nothing(tmp_path: Path, here: Settings) -> Non
         prepare = staticmethod(true.prepare)
         denoise = staticmethod(true.denoise)
 
-        def decode(self, z: Any) -> Iterator[Any]:
+        def decode(self, z: Any, *, memory: Any = None) -> Iterator[Any]:
             yield next(true.decode(z))
             raise RuntimeError("the decoder broke")
 
@@ -178,19 +178,19 @@ def test_the_pace_of_this_machine_is_learnt(tmp_path: Path, here: Settings) -> N
 
 
 @pytest.mark.parametrize(
-    ("source", "fps", "count", "shown"),
+    ("source", "fps", "shown"),
     [
-        (8, 8, 4, [0, 1, 2, 3]),
-        (8, 24, 12, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]),
-        (8, 4, 2, [0, 2]),
-        (8, 12, 6, [0, 0, 1, 2, 2, 3]),
-        (8, 8, 2, [0, 1]),
-        (8, 8, 5, [0, 1, 2, 3, 3]),
+        (8, 8, [0, 1, 2, 3]),
+        (8, 24, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]),
+        (8, 4, [0, 2]),
+        (8, 12, [0, 0, 1, 2, 2, 3]),
+        (24, 8, [0, 3]),
     ],
 )
-def test_each_moment_shows_the_frame_that_stood_then(source: int, fps: int, count: int, shown: list[int]) -> None:
-    frames = [np.full((1, 1, 3), i, np.uint8) for i in range(4)]
-    assert [int(f[0, 0, 0]) for f in retimed(frames, source=source, fps=fps, count=count)] == shown
+def test_each_moment_shows_the_frame_that_stood_then(source: int, fps: int, shown: list[int]) -> None:
+    times = [shown_for(index, source=source, fps=fps) for index in range(max(shown) + 1)]
+    assert [index for index, moments in enumerate(times) for _ in moments] == shown
+    assert [moment for moments in times for moment in moments] == list(range(len(shown)))
 
 
 def test_several_destinations_are_numbered() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +39,8 @@ class Watched:
         self.batches.append(("denoise", len(z["video"])))
         return self.model.denoise(z, sigma, cond, to=to)
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        return self.model.decode(z)
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        return self.model.decode(z, memory=memory)
 
 
 def test_scale_one_is_the_model_itself() -> None:
@@ -75,6 +75,16 @@ def test_it_asks_once_for_both_answers_and_shows_the_canvas_of_its_videos() -> N
     assert watched.batches == [("prepare", 6), ("denoise", 6)]
     assert cond.canvas.batch == 3
     assert isinstance(model, Model) and model.card is TOY.card
+
+
+def test_where_no_cell_is_guided_the_prompt_alone_is_asked_for() -> None:
+    watched = Watched(TOY)
+    model, canvas = guided(watched, 3.0, interval=(0.8, 1.0)), blank(frames=2).repeat(3)
+    cond, z = model.prepare(canvas, ["red"] * 3), {"video": torch.randn(3, 3, 2, 1, 1)}
+    sigma = {"video": torch.full((3, 1, 2, 1, 1), 0.5)}
+    got = model.denoise(z, sigma, cond)["video"]
+    assert watched.batches[1:] == [("denoise", 3)]
+    assert torch.equal(got, TOY.denoise(z, sigma, TOY.prepare(canvas, ["red"] * 3))["video"])
 
 
 def test_rescale_brings_the_spread_of_every_video_back() -> None:

@@ -20,7 +20,7 @@ FLOORS = (
     {"errors"},
     {"request", "schedule", "grid", "settings", "runtime"},
     {"canvas", "model", "media", "world", "layout", "flags"},
-    {"plan", "sampler", "guidance", "client", "models", "compose"},
+    {"plan", "sampler", "guidance", "anchor", "client", "models", "compose"},
     {"generate"},
     {"jobs", "eval"},
     {"server", "train", "console"},
@@ -34,7 +34,7 @@ PUBLIC = {
     "Canvas", "Card", "CinecanvasError", "Clip", "Grid", "Model", "Request", "Schedule", "Store", "cards", "fill",
     "generate", "guided", "load", "plan", "take", "__version__",
     "animate", "extend", "inpaint", "interpolate", "join", "keyframes", "loop", "outpaint", "remix", "retake",
-    "text_to_image", "text_to_video",
+    "text_to_image", "text_to_video", "upscale", "variations",
 }  # fmt: skip
 each_file = pytest.mark.parametrize("name", FILES)
 
@@ -106,6 +106,7 @@ def test_only_the_rooms_named_import_the_libraries_named(name: str) -> None:
         "ray": name == "jobs/cluster.py",
         "huggingface_hub": name == "models/weights.py",
         "urllib": name in ("models/weights.py", "media/fetch.py", "client.py"),
+        "httpcore": name == "media/fetch.py",
         "httpx": name in ("models/weights.py", "media/fetch.py", "client.py"),
         "requests": False,
         "torchvision": False,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +12,7 @@ from cinecanvas.canvas import Canvas, Track
 from cinecanvas.errors import BadWeights
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
-from cinecanvas.model import Card
+from cinecanvas.model import Card, Frames
 from cinecanvas.models import diorama, weights
 from cinecanvas.models.autoencoder import Autoencoder, CodeShape, groups_of, principal_components, to_cells
 from cinecanvas.models.dit import DiT, DiTShape, lattice, preconditioning
@@ -17,7 +20,7 @@ from cinecanvas.models.text import TextEncoder
 from cinecanvas.sampler import fill
 from cinecanvas.schedule import full
 
-CODE = CodeShape(channels=24, widths=(16, 8, 8))
+CODE = CodeShape(channels=24, widths=(16, 8, 8, 8))
 SHAPE = DiTShape(channels=24, width=32, depth=2, heads=2, rank=8, text_width=32)
 CARD = Card(name="little", title="A little diorama", licence="Apache-2.0", strides=(4, 16, 16))
 
@@ -67,6 +70,19 @@ def test_the_decoder_streams_what_it_decodes_at_once() -> None:
     groups = list(family.autoencoder.stream(z))
     assert [group.shape[2] for group in groups] == [1, 4, 4]
     assert torch.equal(torch.cat(groups, dim=2), family.autoencoder.decode(z))
+
+
+def test_a_film_decoded_in_two_pieces_is_the_same_film() -> None:
+    family = little()
+    torch.nn.init.normal_(family.autoencoder.residual.remember.weight)
+    z = torch.randn(1, 24, 5, 2, 3)
+
+    def in_pieces() -> Iterator[Frames]:
+        memory = yield from family.decode({"video": z[:, :, :2]})
+        yield from family.decode({"video": z[:, :, 2:]}, memory=memory)
+
+    halves, whole = (np.concatenate([f.rgb for f in way]) for way in (in_pieces(), family.decode({"video": z})))
+    assert np.array_equal(halves, whole)
 
 
 def test_the_last_cell_of_a_ring_is_beside_its_first() -> None:
@@ -155,6 +171,17 @@ def test_a_fill_keeps_known_latents_bit_equal() -> None:
         guided(family, 2.0), guided(family, 2.0).prepare(canvas().place("video", pixels), ["red ball"]), full(3), seed=1
     )
     assert torch.equal(last.z["video"][:, :, 0], cond.canvas.tracks["video"].x[:, :, 0])
+
+
+def test_the_head_of_what_is_prepared_is_what_is_prepared_for_the_head() -> None:
+    """Three videos with a frame known in mid-cell each; the first two alone give the same guess."""
+    family, pixels = little(), torch.rand(3, 3, 1, 32, 48) * 2 - 1
+    laid = canvas(3).place("video", pixels, at=(2, 0, 0))
+    z, sigma = torch.randn(3, 24, 3, 2, 3), torch.full((3, 1, 3, 2, 3), 0.5)
+    whole = family.denoise({"video": z}, {"video": sigma}, family.prepare(laid, ["red", "blue", "green"]))
+    head = family.prepare(laid, ["red", "blue", "green"]).head(2)
+    alone = family.denoise({"video": z[:2]}, {"video": sigma[:2]}, head)
+    assert head.canvas.batch == 2 and torch.allclose(alone["video"], whole["video"][:2], atol=1e-4)
 
 
 def test_saved_weights_load_as_the_same_family(tmp_path) -> None:

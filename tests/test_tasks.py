@@ -17,6 +17,7 @@ from cinecanvas.generate import Done, generate, request_of
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.intake import take
 from cinecanvas.media.video import info, read, write
+from cinecanvas.models import card
 from cinecanvas.models.toy import CARD
 from cinecanvas.plan import plan
 from cinecanvas.request import Clip, Request
@@ -116,6 +117,24 @@ def test_a_remix_keeps_more_of_the_film_the_more_is_kept(store: Store, tmp_path:
         (tmp_path / "made").rename(tmp_path / f"made-{keep}")
         far.append(np.abs(frames - old).mean())
     assert far[0] > far[1] > far[2] == 0
+
+
+def test_an_upscaled_film_is_larger_and_still_the_same(store: Store, tmp_path: Path) -> None:
+    clip = film(store, "a")
+    old = np.stack(list(read(store.path(clip.digest)))).astype(float)
+    request = tasks.upscale(clip, "red", times=2, keep=0.9, **TOY)
+    frames = made(request, store, tmp_path)
+    smaller = frames.reshape(8, 16, 2, 16, 2, 3).mean((2, 4))
+    assert frames.shape == (8, 32, 32, 3) and 0 < np.abs(smaller - old).mean() < 20
+    with pytest.raises(Unsupported, match="asked for upscale"):
+        plan(request, card("diorama"), media={clip.digest: clip})
+
+
+def test_variations_are_the_same_request_with_other_seeds() -> None:
+    request = tasks.text_to_video("red", **TOY)
+    again = tasks.variations(request, count=3, seed=9)
+    assert again.seeds == (9, 10, 11) and again == request.model_copy(update={"seed": 9, "count": 3})
+    assert tasks.variations(request).seed != tasks.variations(request).seed
 
 
 def test_two_films_are_joined_by_new_frames(store: Store, tmp_path: Path) -> None:

@@ -237,13 +237,19 @@ video.write(noise(), sys.argv[1], fps=24)
 """
 
 
-def test_a_killed_writer_leaves_no_file(tmp_path: Path) -> None:
+def test_what_a_killed_writer_leaves_is_swept_and_what_a_living_one_holds_is_not(
+    tmp_path: Path,
+) -> None:
     command = [sys.executable, "-c", _ENDLESS, str(tmp_path / "a.mp4")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None and writer.stdout.readline() == "going\n"
         assert hidden(tmp_path)  # it was really at work
+        video.write(drift(3), tmp_path / "b.mp4", fps=24)
+        assert len(hidden(tmp_path)) == 1
         writer.send_signal(signal.SIGKILL)
-    assert list(tmp_path.iterdir()) == hidden(tmp_path)
+    assert len(hidden(tmp_path)) == 1 and not (tmp_path / "a.mp4").exists()
+    video.write(drift(3), tmp_path / "c.mp4", fps=24)
+    assert not hidden(tmp_path)
 
 
 _SMALL_DISK = """

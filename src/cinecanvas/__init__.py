@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from cinecanvas.request import retake as retake
     from cinecanvas.request import text_to_image as text_to_image
     from cinecanvas.request import text_to_video as text_to_video
+    from cinecanvas.request import upscale as upscale
+    from cinecanvas.request import variations as variations
     from cinecanvas.sampler import fill as fill
     from cinecanvas.schedule import Schedule as Schedule
 
@@ -56,6 +58,8 @@ _HOMES = {  # each public name and the module that it lives in; torch comes only
     "inpaint": "request",
     "interpolate": "request",
     "join": "request",
+    "upscale": "request",
+    "variations": "request",
     "keyframes": "request",
     "load": "models",
     "outpaint": "request",

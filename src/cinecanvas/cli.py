@@ -51,10 +51,11 @@ Out = Annotated[
     str,
     typer.Option("-o", "--out", help="FILE.mp4, .webm, .gif, .png or a folder/; named by the prompt if left out."),
 ]
-Film = Annotated[Path, typer.Argument(help="A film.", show_default=False)]
-Still = Annotated[Path, typer.Argument(help="A picture.", show_default=False)]
-Either = Annotated[Path, typer.Argument(help="A picture or a film.", show_default=False)]
+Film = Annotated[str, typer.Argument(help="A film: a file, a URL or a digest.", show_default=False)]
+Still = Annotated[str, typer.Argument(help="A picture: a file, a URL or a digest.", show_default=False)]
+Either = Annotated[str, typer.Argument(help="A picture or film: a file, a URL or a digest.", show_default=False)]
 Fit = Annotated[str, typer.Option(metavar="crop|pad|stretch", help="How media of another shape fill the frame.")]
+Live = Annotated[bool, typer.Option("--live", help="Let NAME.live.mp4 be watched while the film is made.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -104,14 +105,14 @@ def cine(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-def _made(request: Request, out: Out = "", as_json: Json = False, quiet: Quiet = False) -> None:
+def _made(request: Request, out: Out = "", live: Live = False, as_json: Json = False, quiet: Quiet = False) -> None:
     """The trip of a request, watched, and what it came to."""
     from cinecanvas.generate import generate as run
 
     store = _store() if request.clips else None
     ending = ".png" if request.seconds == STILL else ".mp4"
     name = out or _free_name(request.prompt, request.count, ending=ending)
-    done = watched(run(request, out=name, store=store), silent=quiet or as_json)
+    done = watched(run(request, out=name, store=store, live=live), silent=quiet or as_json)
     if as_json:
         print(json.dumps(done_json(done), ensure_ascii=False))
     elif not quiet:
@@ -175,8 +176,8 @@ def keyframes(
     options: Options,
 ) -> Request:
     """Pin pictures to their seconds and fill what lies between."""
-    times, files = zip(*(_second_and_file(text) for text in pictures), strict=True)
-    pinned = list(zip(_taken(*files), times, strict=True))
+    times, named = zip(*(_second_and_picture(text) for text in pictures), strict=True)
+    pinned = list(zip(_taken(*named), times, strict=True))
     return tasks.keyframes(pinned, prompt, fit=_fit(fit), **options)
 
 
@@ -199,12 +200,12 @@ def extend(
 @with_options("order", "at", then=_made)
 def loop(
     prompt: Prompt,
-    of: Annotated[Path | None, typer.Option(help="A picture or film to close; seconds are added.")] = None,
+    of: Annotated[str | None, typer.Option(help="A picture or film to close; seconds are added.")] = None,
     *,
     options: Options,
 ) -> Request:
     """Make a video whose end leads back to its beginning."""
-    (clip,) = _taken(of) if of else (None,)
+    (clip,) = _taken(of) if of is not None else (None,)
     return tasks.loop(prompt, of=clip, **options)
 
 
@@ -227,7 +228,7 @@ def retake(
 @with_options("seconds", then=_made)
 def inpaint(
     film: Either,
-    mask: Annotated[Path, typer.Argument(help="Of the same size: white is kept, black is new.", show_default=False)],
+    mask: Annotated[str, typer.Argument(help="Of the same size: white is kept, black is new.", show_default=False)],
     prompt: Prompt,
     *,
     options: Options,
@@ -237,6 +238,7 @@ def inpaint(
     return tasks.inpaint(clip, hole, prompt, **options)
 
 
+@app.command("reframe")
 @app.command()
 @with_options("seconds", "size", then=_made)
 def outpaint(
@@ -267,6 +269,24 @@ def remix(
 
 
 @app.command()
+@with_options("seconds", "size", then=_made)
+def upscale(
+    film: Either,
+    prompt: Annotated[str, typer.Argument(help="What it shows; what it was made from if left out.")] = "",
+    times: Annotated[int, typer.Option(metavar="2|4", help="How many times its size.")] = 2,
+    keep: Annotated[float, typer.Option(help="How much stays, from 0 (nothing) to 1 (all).")] = 0.7,
+    *,
+    options: Options,
+) -> Request:
+    """Make a picture or film larger, the model adding what is finer."""
+    from cinecanvas.generate import request_of
+
+    (clip,) = _taken(film)
+    words = prompt or request_of(_store().path(clip.digest)).prompt
+    return tasks.upscale(clip, words, times=cast(Any, times), keep=keep, **options)
+
+
+@app.command()
 @with_options("seconds", then=_made)
 def join(
     first: Film,
@@ -285,13 +305,30 @@ def join(
 def replay(
     file: Annotated[Path, typer.Argument(help="A Request as JSON, or a file that we wrote.", show_default=False)],
     out: Out = "",
+    live: Live = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make again what a file was made from: the same frames on the same machine and version."""
     from cinecanvas.generate import request_of
 
-    _made(request_of(file), out, as_json, quiet)
+    _made(request_of(file), out, live, as_json, quiet)
+
+
+@app.command()
+def variations(
+    file: Annotated[Path, typer.Argument(help="A Request as JSON, or a file that we wrote.", show_default=False)],
+    count: Annotated[int, typer.Option(help="How many videos, each with the next seed.")] = 4,
+    seed: Annotated[int | None, typer.Option(help="Of the first; drawn if left out.")] = None,
+    out: Out = "",
+    live: Live = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make again what a file was made from, with other seeds."""
+    from cinecanvas.generate import request_of
+
+    _made(tasks.variations(request_of(file), count=count, seed=seed), out, live, as_json, quiet)
 
 
 @app.command()
@@ -467,12 +504,20 @@ def _store() -> Store:
     return Store.at(settings().store)
 
 
-def _taken(*files: Path) -> list[Asset]:
-    """Files into the store, described."""
-    from cinecanvas.media.intake import take
-
+def _taken(*named: str) -> list[Asset]:
+    """Pictures and films into the store, described: from files, from URLs, or there already by their digests."""
     store = _store()
-    return [take(store, file) for file in files]
+    return [_asset(store, name) for name in named]
+
+
+def _asset(store: Store, name: str) -> Asset:
+    """What a user calls by name; never for the words of somebody else, who would name our files."""
+    from cinecanvas.media.fetch import fetch
+    from cinecanvas.media.intake import describe, take
+
+    if name.startswith("sha256:"):
+        return describe(store, name)
+    return fetch(store, name) if "://" in name else take(store, name)
 
 
 def _fit(text: str) -> Any:
@@ -481,10 +526,10 @@ def _fit(text: str) -> Any:
     return text
 
 
-def _second_and_file(text: str) -> tuple[float, Path]:
-    second, _, file = text.partition(":")
+def _second_and_picture(text: str) -> tuple[float, str]:
+    second, _, picture = text.partition(":")
     try:
-        return float(second), Path(file)
+        return float(second), picture
     except ValueError:
         raise BadRequest(f"The keyframe {text[:40]!r} was given", "A keyframe is SECOND:FILE, as 1.5:b.png") from None
 

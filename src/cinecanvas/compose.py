@@ -13,7 +13,7 @@ from torch import Tensor
 from cinecanvas.canvas import Canvas, Track
 from cinecanvas.grid import Grid
 from cinecanvas.layout import Placed
-from cinecanvas.media.video import info, read, resized
+from cinecanvas.media.video import read_at, resized
 from cinecanvas.request import Clip
 
 Find = Callable[[str], Path]  # the file of a digest
@@ -50,17 +50,8 @@ def _frames(one: Placed, seen: range, grid: Grid, find: Find) -> Iterator[tuple[
 
 def _timed(digest: str, one: Placed, seen: range, grid: Grid, find: Find) -> Iterator[np.ndarray]:
     """The frame that stands at each moment of the grid; a picture, and a film that has ended, stand still."""
-    file = find(digest)
-    rate = info(file).fps or grid.fps
     begin = one.clip.trim[0] if one.clip.trim else 0.0
-    source = enumerate(read(file))
-    index, frame = next(source)
-    for moment in seen:
-        # 1e-6 forgives 3 * (8 / 24) = 0.9999999
-        wanted = int((begin + (moment - one.first) / grid.fps) * rate + 1e-6)
-        while index < wanted and (step := next(source, None)) is not None:
-            index, frame = step
-        yield frame
+    return read_at(find(digest), [begin + (moment - one.first) / grid.fps for moment in seen])
 
 
 def _cut(frame: np.ndarray, clip: Clip, size: tuple[int, int]) -> np.ndarray:

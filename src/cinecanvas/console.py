@@ -22,10 +22,10 @@ def watched(events: Iterator[Event], *, silent: bool) -> Done:
 
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-    from cinecanvas.generate import Done, Phase, Planned, Step
+    from cinecanvas.generate import Done, Phase, Planned, Step, Watch
 
     bar = _bar(TextColumn("{task.description:<8}"), BarColumn(40), MofNCompleteColumn(), silent=silent)
-    console, done = bar.console, cast("Done | None", None)
+    console, done, watchable = bar.console, cast("Done | None", None), set[Any]()
     with closing(cast(Any, events)), bar:
         task, of = bar.add_task("plan", total=None, left=""), ""
         for event in events:
@@ -39,6 +39,10 @@ def watched(events: Iterator[Event], *, silent: bool) -> Done:
             elif isinstance(event, Step):
                 left = f"steps, {_duration(event.eta)} left{of}"
                 bar.update(task, completed=event.done, total=event.of, left=left)
+            elif isinstance(event, Watch):
+                if event.file not in watchable:
+                    console.print(f"watch: {event.file}, it grows", markup=False)
+                watchable.add(event.file)
             elif isinstance(event, Done):
                 done = event
     assert done is not None, "generate() ended without Done"
@@ -183,6 +187,7 @@ def done_json(done: Done) -> dict[str, Any]:
         "request": request,
         "seconds": seconds,
         "notes": notes,
+        "digests": [asset.digest for asset in done.assets],
         "understood": reading_json(done.reading),
     }
 

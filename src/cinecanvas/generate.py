@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from cinecanvas import __version__
 from cinecanvas.errors import BadMedia, BadRequest, Unsupported
 from cinecanvas.media.assets import Asset, Store
+from cinecanvas.media.audio import mixed
 from cinecanvas.media.destination import NUMBERED, PICTURES, shown_name
 from cinecanvas.media.intake import describe, take
-from cinecanvas.media.video import VideoInfo, check_destination, info, write
+from cinecanvas.media.video import Film, VideoInfo, check_destination, info, writing
 from cinecanvas.model import Model
 from cinecanvas.models import advice, card, load, understood
 from cinecanvas.plan import Budget, Pass, Phases, Plan, keep_paces, paced, plan, read_paces
@@ -45,7 +46,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase begins: load, prepare, denoise, decode or write; `video` counts from 0; seconds since the start."""
+    """A phase begins: load, prepare, denoise or write; `video` counts from 0; seconds since the start."""
 
     name: str
     video: int
@@ -63,6 +64,15 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """The first `seconds` of a video can be watched in this file, which grows until the film is whole."""
+
+    file: Path
+    video: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Done:
     """The files, their seeds and facts, the stored assets if there is a store, and the measured seconds per phase."""
 
@@ -75,7 +85,7 @@ class Done:
     reading: Reading | None
 
 
-Event: TypeAlias = Planned | Phase | Step | Done
+Event: TypeAlias = Planned | Phase | Step | Watch | Done
 
 
 def generate(
@@ -86,12 +96,13 @@ def generate(
     store: Store | None = None,
     budget: Budget = Budget(),
     where: Settings | None = None,
+    live: bool = False,
 ) -> Iterator[Event]:
     """Run the plan of a request into the file `out` (for several videos NAME-1, NAME-2 ...); the last event is Done.
 
     Closing the iterator stops within one network call and leaves nothing half-written. With a store, latents are kept
     by the key of their pass: what was done is not done again, and what was interrupted goes on where it was. The clips
-    of a request lie in the store too.
+    of a request lie in the store too. live: beside each file a NAME.live.mp4 grows that can be watched meanwhile.
     """
     here = where or settings()
     request = _one_picture(request, str(out))
@@ -112,9 +123,7 @@ def generate(
         model = _loaded(models, chosen.name, threads=here.threads)
     videos, assets = [], []
     for video, (film, file) in enumerate(zip(made.films, files, strict=True)):
-        latents = yield from _filmed(trip, model, film, video=video, store=store)
-        yield trip.enters("decode", video)
-        videos.append(_written(trip, model, latents, step=film[0], file=file))
+        videos.append((yield from _filmed(trip, model, film, video=video, file=file, store=store, live=live)))
         if store is not None and Path(file).is_file():  # numbered pictures stay where they are
             assets.append(_stored(store, file, videos[-1]))
     if trip.steps == sum(step.steps for step in made.passes):  # a resumed run says nothing about the machine's pace
@@ -148,19 +157,17 @@ def destinations(out: str, *, count: int) -> tuple[str, ...]:
     return tuple(f"{bare}-{number}{ending}{slash}" for number in range(1, count + 1))
 
 
-def retimed(frames: Iterable[np.ndarray], *, source: float, fps: float, count: int) -> Iterator[np.ndarray]:
-    """`count` frames at `fps` from frames at `source` (1/s): each moment shows the frame that stood then."""
-    made, frame = 0, None
-    for index, frame in enumerate(frames):
-        # 1e-6 forgives 3 * (8 / 24) = 0.9999999
-        while made < count and int(made * source / fps + 1e-6) <= index:
-            yield frame
-            made += 1
-        if made == count:
-            return
-    assert frame is not None, "a model decoded nothing"
-    for _ in range(count - made):
-        yield frame
+def live_name(file: str) -> Path:
+    """Where a film can be watched while it is made: NAME.live.mp4 beside it."""
+    bare = Path(file.rstrip("/"))
+    return bare.with_name(f"{bare.stem}.live.mp4")
+
+
+def shown_for(index: int, *, source: float, fps: float) -> range:
+    """Which frames at `fps` show frame `index` of `source` (1/s): each moment shows the frame that stood then."""
+    # 1e-6 forgives 3 * (8 / 24) = 0.9999999
+    first, stop = (math.ceil((i - 1e-6) * fps / source) for i in (index, index + 1))
+    return range(max(0, first), stop)
 
 
 class _Trip:
@@ -199,56 +206,140 @@ class _Trip:
 
 
 def _filmed(
-    trip: _Trip, model: Model, film: Sequence[Pass], *, video: int, store: Store | None
-) -> Generator[Phase | Step, None, Tensors]:
-    """The latents of a whole film, window by window: what one has made, the next one knows."""
-    whole: Tensors = {}
-    before, last = 0, film[0]
-    for step in film:
-        known = _shared(whole, step, last)
-        filled = yield from _filled(trip, model, step, known, video=video, before=before, store=store)
-        for name, z in filled.z.items():
-            if name not in whole:
-                whole[name] = z.new_zeros(*z.shape[:2], max(one.stop for one in film), *z.shape[3:])
-            whole[name][:, :, step.start : step.stop] = z
+    trip: _Trip, model: Model, film: Sequence[Pass], *, video: int, file: str, store: Store | None, live: bool
+) -> Generator[Phase | Step | Watch, None, VideoInfo]:
+    """A whole film, window by window: what one has made the next one knows, and what is ready goes into the file."""
+    from cinecanvas.sampler import Fill
+
+    before, last, watched = 0, film[0], live_name(file) if live else None
+    text = _facts(trip.plan, film[0])
+    size = (trip.plan.width, trip.plan.height)
+    seconds = trip.plan.frames / trip.plan.fps
+    sound = mixed(trip.plan.sound, _finder(store), seconds=seconds, closed=film[0].closed)
+    with writing(file, fps=trip.plan.fps, size=size, metadata=text, sound=sound, live=watched) as out:
+        reel = _Reel(trip, model, film, out)
+        for step in film:
+            past = _past(reel.latents, step, last)
+            for event in _filled(trip, model, step, past, video=video, before=before, store=store):
+                if not isinstance(event, Fill):
+                    yield event
+                elif reel.add(step, event) and watched is not None:
+                    yield Watch(watched, video, reel.seconds)
+            before, last = before + step.steps, step
+        yield trip.enters("write", video)
+        began = time.perf_counter()
+        reel.finish()
+    trip.spend("write", time.perf_counter() - began)
+    return out.info
+
+
+class _Reel:
+    """A film between its latents and its file: decoded as far as all that comes before is there, cut and retimed."""
+
+    def __init__(self, trip: _Trip, model: Model, film: Sequence[Pass], out: Film) -> None:
+        self.latents: Tensors = {}
+        self._trip, self._model, self._film, self._out = trip, model, film, out
+        self._ready = [False] * max(step.stop for step in film)
+        self._shown = self._frames = 0  # cells that are decoded, frames that came of them
+        self._memory: Any = None
+        self._last: np.ndarray | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How much of the film is in its file (s)."""
+        return self._out.count / self._trip.plan.fps
+
+    def add(self, step: Pass, fill: Fill) -> bool:
+        """Take what will not change any more of a window; says whether there was more to see."""
+        sure = fill.finished if step.order != "full" else 0  # moments are cells where they have their own noise
+        stop = step.stop if fill.done else min(step.stop, step.start + sure)
+        for name, z in fill.z.items():
+            if name not in self.latents:
+                self.latents[name] = z.new_zeros(*z.shape[:2], len(self._ready), *z.shape[3:])
+            self.latents[name][:, :, step.start : stop] = z[:, :, : stop - step.start]
             if step.closed:  # what comes before the first group of a ring is the last
-                whole[name][:, :, :1] = z[:, :, -1:]
-        before, last = before + step.steps, step
-    return whole
+                self.latents[name][:, :, :1] = z[:, :, -1:]
+        first = 0 if step.closed and fill.done else step.start
+        self._ready[first:stop] = [True] * (stop - first)
+        known = [*self._ready, False].index(False)
+        return known > self._shown and self._show(known)
+
+    def _show(self, stop: int) -> bool:
+        """Decode the cells before `stop` that are not yet in the file, and put their frames there."""
+        made = self._trip.plan
+        part = {name: z[:, :, self._shown : stop] for name, z in self.latents.items()}
+        self._shown = stop
+        way = self._model.decode(part, memory=self._memory)
+        while True:
+            try:
+                with self._trip.timed("decode"):
+                    some = next(way)
+            except StopIteration as end:
+                self._memory = end.value
+                return True
+            with self._trip.timed("write"):
+                for frame in _cropped(some.rgb, made.crop):
+                    self._put(frame)
+
+    def _put(self, frame: np.ndarray) -> None:
+        """A frame as often as the film shows it; that of a ring before its first group is not of the film."""
+        index = self._frames - self._film[0].closed
+        self._frames, self._last = self._frames + 1, frame
+        for moment in shown_for(index, source=self._film[0].grid.fps, fps=self._trip.plan.fps) if index >= 0 else ():
+            if moment < self._trip.plan.frames:
+                self._out.add(frame)
+
+    def finish(self) -> None:
+        """The last frame stands until the end."""
+        assert self._last is not None, "a model decoded nothing"
+        while self._out.count < self._trip.plan.frames:
+            self._out.add(self._last)
 
 
-def _shared(whole: Tensors, step: Pass, last: Pass) -> tuple[int, Tensors]:
-    """Where in the window the cells-in-time lie that the one before has made, and their latents."""
+class _Past(NamedTuple):
+    """What a window knows of its film: the cells that it shares with the one before, from its own cell `at` on, and
+    those in whose range it stays; latents by track."""
+
+    at: int
+    known: Tensors
+    anchor: Tensors
+
+
+def _past(whole: Tensors, step: Pass, last: Pass) -> _Past:
+    """Of the latents of a film as far as it is made."""
     start, stop = max(step.start, last.start), min(step.stop, last.stop)
-    return start - step.start, {name: z[:, :, start:stop] for name, z in whole.items()}
+    anchor = {name: z[:, :, slice(*step.anchor)] for name, z in whole.items()} if step.anchor else {}
+    return _Past(start - step.start, {name: z[:, :, start:stop] for name, z in whole.items()}, anchor)
 
 
 def _filled(
     trip: _Trip,
     model: Model,
     step: Pass,
-    known: tuple[int, Tensors],
+    past: _Past,
     *,
     video: int,
     before: int,
     store: Store | None,
-) -> Generator[Phase | Step, None, Fill]:
-    """The latents of one pass: from the store as far as they are there, the rest from the network."""
+) -> Iterator[Phase | Step | Fill]:
+    """One pass, Fill by Fill: from the store as far as it is there, the rest from the network."""
+    from cinecanvas.anchor import anchored
     from cinecanvas.compose import compose
     from cinecanvas.guidance import guided
     from cinecanvas.sampler import SOLVERS, fill
 
     now = _kept(store, step)
     if now is not None and now.done:
-        return now
+        yield now
+        return
     yield trip.enters("prepare", video)
     with trip.timed("prepare"):
-        asked = guided(model, step.guidance, negative=step.negative)
+        asked = guided(model, step.guidance, negative=step.negative, interval=(step.guided_from, 1.0))
+        asked = anchored(asked, past.anchor)
         canvas = compose(step.clips, step.grid, _finder(store), window=step.frames, closed=step.closed)
         prepared = asked.prepare(canvas, [step.prompt])
-        at, tensors = known
-        for name, z in tensors.items():
-            prepared = replace(prepared, canvas=prepared.canvas.place(name, z, at=(at, 0, 0)))
+        for name, z in past.known.items():
+            prepared = replace(prepared, canvas=prepared.canvas.place(name, z, at=(past.at, 0, 0)))
     yield trip.enters("denoise", video)
     way = fill(asked, prepared, step.schedule, seed=step.seed, solver=SOLVERS[step.solver], key=step.name, resume=now)
     kept = time.monotonic()
@@ -260,8 +351,9 @@ def _filled(
                 store.put_named(step.key, now.pack())
                 kept = time.monotonic()
             yield trip.step(now, video, before=before)
+            yield now
             if now.done:
-                return now
+                return
 
 
 def _finder(store: Store | None) -> Callable[[str], Path]:
@@ -298,33 +390,11 @@ def _kept(store: Store | None, step: Pass) -> Fill | None:
         return None
 
 
-def _written(trip: _Trip, model: Model, latents: Tensors, *, step: Pass, file: str) -> VideoInfo:
-    """Frames into the file as they are decoded, cut and retimed on the way."""
-    made = trip.plan
-    before = trip.phases.decode
-    source = _decoded(trip, model, latents, crop=made.crop)
-    seen = itertools.islice(source, 1 if step.closed else 0, None)
-    frames = retimed(seen, source=step.grid.fps, fps=made.fps, count=made.frames)
-    began = time.perf_counter()
-    with closing(source):
-        info = write(frames, file, fps=made.fps, size=(made.width, made.height), metadata=_facts(made, step))
-    trip.spend("write", time.perf_counter() - began - (trip.phases.decode - before))
-    return info
-
-
-def _decoded(
-    trip: _Trip, model: Model, latents: Tensors, *, crop: tuple[int, int]
-) -> Generator[np.ndarray, None, None]:
-    """Frames (H, W, 3) one by one, the middle (width, height) px of them."""
-    way = model.decode(latents)
-    while True:
-        with trip.timed("decode"):
-            some = next(way, None)
-        if some is None:
-            return
-        height, width = some.rgb.shape[1:3]
-        x, y = (width - crop[0]) // 2, (height - crop[1]) // 2
-        yield from some.rgb[:, y : y + crop[1], x : x + crop[0]]
+def _cropped(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle (width, height) px of frames (t, H, W, 3)."""
+    height, width = frames.shape[1:3]
+    x, y = (width - size[0]) // 2, (height - size[1]) // 2
+    return frames[:, y : y + size[1], x : x + size[0]]
 
 
 def _facts(made: Plan, step: Pass) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ def guided(
     """x0 = x0(negative) + scale (x0(prompt) - x0(negative)) (Ho & Salimans 2022); scale 1 is the model itself.
 
     interval: the sigmas at which it acts (Kynkaanniemi et al. 2024); up to pure noise, for a small lattice decides its
-    layout above sigma 0.97. rescale in 0..1: how far the standard deviation
-    of x0 is brought back to that without guidance (Lin et al. 2023, eq. 15 and 16).
+    layout above sigma 0.97. A call of which no cell lies there asks for the prompt alone. rescale in 0..1: how far the
+    standard deviation of x0 is brought back to that without guidance (Lin et al. 2023, eq. 15 and 16).
     """
     return model if scale == 1 else _Guided(model, scale, negative, interval, rescale)
 
@@ -57,11 +57,14 @@ class _Guided:
         return _Both(inner.canvas.head(canvas.batch), inner)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: _Both, *, to: Tensors | None = None) -> Tensors:
+        low, high = self.interval
+        if not any(bool(((low <= s) & (s <= high)).any()) for s in sigma.values()):
+            return self.model.denoise(z, sigma, cond.inner.head(cond.canvas.batch), to=to)
         x0 = self.model.denoise(_twice(z), _twice(sigma), cond.inner, to=None if to is None else _twice(to))
         return {name: self._lean(x0[name], sigma[name]) for name in z}
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        return self.model.decode(z)
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        return self.model.decode(z, memory=memory)
 
     def _lean(self, both: Tensor, sigma: Tensor) -> Tensor:
         """Both answers (2B, C, T, H, W) to one (B, C, T, H, W); cells outside the interval take the prompted one."""

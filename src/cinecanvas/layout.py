@@ -37,7 +37,7 @@ def lay(
     """Every clip of a request on a grid of which the first `visible` frames and the middle `crop` (px) are seen."""
     placed = tuple(_placed(clip, media, grid, crop=crop, visible=visible) for clip in request.clips)
     for one, other in itertools.combinations(placed, 2):
-        if _meet(one, other):
+        if one.clip.seen and other.clip.seen and _meet(one, other):
             second = max(one.first, other.first) / grid.fps
             raise BadRequest(
                 f"Two clips were laid on one place at {second:.3g} s",
@@ -50,15 +50,29 @@ def lay(
 def task(request: Request) -> str:
     """The name of what is asked, as Cards have it: it follows from what is known, and nothing else looks at it."""
     still = request.seconds is not None and request.seconds <= STILL
-    if not request.clips:
+    clips = [clip for clip in request.clips if clip.seen]
+    if not clips:
         return "text_to_image" if still else "text_to_video"
-    if any(clip.keep < 1 for clip in request.clips):
+    if request.finer:
+        return "upscale"
+    if any(clip.keep < 1 for clip in clips):
         return "remix"
-    if any(clip.mask for clip in request.clips):
+    if any(clip.mask for clip in clips):
         return "inpaint"
-    if any(clip.box != (0.0, 0.0, 1.0, 1.0) for clip in request.clips):
+    if any(clip.box != (0.0, 0.0, 1.0, 1.0) for clip in clips):
         return "outpaint"
-    return "keyframes" if len(request.clips) > 1 else "image_to_video"
+    return "keyframes" if len(clips) > 1 else "image_to_video"
+
+
+def part(clip: Clip, facts: Media) -> tuple[float, float]:
+    """The seconds of a clip from and to which it is laid; a picture has none."""
+    length = facts.seconds or 0.0
+    if clip.trim is None:
+        return 0.0, length
+    if clip.trim[0] >= length:
+        asked = f"The part from {clip.trim[0]:.4g} s of a clip of {length:.4g} s was asked"
+        raise BadRequest(asked, "A part begins before the clip ends")
+    return clip.trim[0], min(clip.trim[1], length)
 
 
 def of(digest: str, media: Mapping[str, Media]) -> Media:
@@ -72,13 +86,10 @@ def _placed(clip: Clip, media: Mapping[str, Media], grid: Grid, *, crop: tuple[i
     facts = of(clip.media, media)
     if clip.mask:
         _check_mask(facts, of(clip.mask, media))
-    length = facts.seconds or 0.0
-    if clip.trim is not None:
-        if clip.trim[0] >= length:
-            asked = f"The part from {clip.trim[0]:.4g} s of a clip of {length:.4g} s was asked"
-            raise BadRequest(asked, "A part begins before the clip ends")
-        length = min(clip.trim[1], length) - clip.trim[0]
-    frames = max(1, int(length * grid.fps + 1e-6))
+    if not clip.seen and not facts.sound:
+        raise BadRequest("A clip without sound was laid as sound", "A film with sound is possible")
+    begin, end = part(clip, facts)
+    frames = max(1, int((end - begin) * grid.fps + 1e-6))
     offset = round(clip.start * grid.fps)
     first = visible - frames - offset if clip.anchor == "end" else offset
     over = first + frames - visible

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,7 +42,10 @@ class Score(BaseModel):
 
 
 class Recipe(BaseModel):
-    """How a family is sampled at one quality: solver steps, guidance scale, timestep shift, solver's name."""
+    """How a family is sampled at one quality: solver steps, guidance scale, timestep shift, solver's name.
+
+    Guidance acts from the noise `guided_from` up; below it a call costs half.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,6 +53,7 @@ class Recipe(BaseModel):
     guidance: float
     shift: float
     solver: Literal["euler", "heun", "dpm"] = "dpm"
+    guided_from: float = 0.1
 
 
 class Cost(BaseModel):
@@ -117,13 +121,19 @@ class Model(Protocol):
     def card(self) -> Card: ...
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Any:
-        """Pixel canvas (B videos) and B prompts to a Conditioning: latent canvas and text states."""
+        """Pixel canvas (B videos) and B prompts to a Conditioning: latent canvas and text states.
+
+        Its `head(batch)` is the same of the first videos alone: guidance asks for it where it does not act.
+        """
         ...
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Any, *, to: Tensors | None = None) -> Tensors:
         """x0 per track, like z (B, C, T, H, W), float32; sigma (B, 1, T, H, W); `to`: the next, for few-step models."""
         ...
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        """Latents of ONE video (B = 1) to frames and sound, in time order."""
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        """Latents of ONE video (B = 1) to frames and sound, in time order; returns what its continuation needs.
+
+        So a film is decoded while it is made: `memory = yield from decode(first)`, then `decode(rest, memory=memory)`.
+        """
         ...

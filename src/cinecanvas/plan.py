@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cinecanvas.errors import Unsupported
 from cinecanvas.grid import Grid
-from cinecanvas.layout import Placed, lay, task
+from cinecanvas.layout import Placed, lay, part, task
+from cinecanvas.media.audio import Piece
 from cinecanvas.model import Card, Cost, Recipe
 from cinecanvas.request import Media, Order, Request
 from cinecanvas.schedule import Schedule, schedule
@@ -33,6 +34,7 @@ _OPEN = 0.1  # s, to open, flush and move a file
 _FLOPS = 5e10  # 1/s, of two cores: a first guess for a Card without a measured cost
 _DECODE_PIXEL = 1e-6  # s, again a first guess
 _IMPORT = 2.0  # s, of torch alone
+_NOTICED = 0.1  # s of silence that are worth a word
 _RUNTIME = 350_000_000  # bytes of Python and torch alone
 
 
@@ -53,12 +55,14 @@ class Pass(BaseModel):
     shift: float
     solver: str
     guidance: float
+    guided_from: float = 0.1
     seed: int
     prompt: str
     negative: str = ""
     clips: tuple[Placed, ...] = ()
     closed: bool = False  # its end leads back to its beginning
     follows: str = ""  # the key of the pass whose latents are known where both windows overlap
+    anchor: tuple[int, int] | None = None  # the cells-in-time of the film, from and to, in whose range it stays
     name: str = "base"  # its place in the plan; noise is drawn by it, so other words keep the same noise
 
     @property
@@ -122,6 +126,7 @@ class Plan(BaseModel):
     fps: float  # 1/s, of the file
     frames: int  # in each file
     crop: tuple[int, int]  # width, height (px) cut from the middle of what is generated
+    sound: tuple[Piece, ...]  # where the clips are heard; without any, the files have no sound
     cells: int  # in the largest pass
     phases: Phases
     bytes: int  # the most memory at one time
@@ -170,7 +175,8 @@ def plan(
     frames = max(1, round(seconds * fps))
     visible = min(grid.frames, math.ceil(frames / fps * grid.fps - 1e-6))
     clips = lay(request, media, grid, crop=crop, visible=visible)
-    films = tuple(_film(request, card, recipe, grid, seed=seed, clips=clips) for seed in request.seeds)
+    seen, sound = tuple(one for one in clips if one.clip.seen), heard(clips, media, grid)
+    films = tuple(_film(request, card, recipe, grid, seed=seed, clips=seen) for seed in request.seeds)
     cells = max(step.cells for step in films[0])
     made = Plan(
         request=request,
@@ -180,10 +186,14 @@ def plan(
         fps=fps,
         frames=frames,
         crop=crop,
+        sound=sound,
         cells=cells,
         phases=_phases(card, recipe, films, pixels=size[0] * size[1] * frames).at(pace),
         bytes=_bytes(card, grid, cells=cells),
-        notes=_notes(request, recipe, grid, crop=crop, size=size, fps=fps, frames=frames, passes=len(films[0])),
+        notes=(
+            *_notes(request, recipe, grid, crop=crop, size=size, fps=fps, frames=frames, passes=len(films[0])),
+            *_sound_note(sound, seconds=frames / fps),
+        ),
     )
     _check_budget(made, budget)
     return made
@@ -221,13 +231,13 @@ def keep_paces(cache: Path, paces: Mapping[str, Pace]) -> None:
 
 def _check_tasks(request: Request, card: Card) -> None:
     """Refuse by name what the model does not do; loops, cues and sound wait for their turn."""
-    name = task(request)
+    name, without = task(request), "Ask without sound: that of clips is kept all the same"
     asked = (
         (name.replace("_", " "), name not in card.tasks, f"It does {_listed(card.tasks)}", "Choose another model"),
         (f"the order {request.order}", request.order not in card.orders, f"It has {_listed(card.orders)}", ""),
         ("other words from a second on", bool(request.cues) and not card.window, "It makes a film in one pass", ""),
-        ("sound", request.sound and "sound" not in card.tracks, "It makes pictures only", "Ask without sound"),
-        ("sound", request.sound, "Sound is not written into files in this version", "Ask without sound"),
+        ("sound", request.sound and "sound" not in card.tracks, "It makes pictures only", without),
+        ("sound", request.sound, "Sound that a model makes is not written in this version", without),
         ("a loop", request.loop and "loop" not in card.tasks, f"It does {_listed(card.tasks)}", "Ask without a loop"),
         ("a loop in another order", request.loop and request.order != "full", "A loop has no first moment", ""),
     )
@@ -251,6 +261,8 @@ def _recipe(request: Request, card: Card) -> Recipe:
 def _grid(request: Request, card: Card) -> Grid:
     """The trained grid that is nearest in shape, as long as asked."""
     width, height = _nearest(request, card)
+    if request.finer and request.width and request.height:
+        width, height = request.width, request.height
     seconds = card.seconds if request.seconds is None else request.seconds
     if seconds > card.max_seconds + 1e-9:
         raise Unsupported(
@@ -331,6 +343,7 @@ def _film(
     known = {frame for placed in clips if placed.clip.keep == 1 for frame in placed.covers}
     backward = bool(known) and 0 not in known and max(known) >= grid.frames - grid.strides[0]
     film: list[Pass] = []
+    anchor: tuple[int, int] | None = None
     cuts = windows(grid.cells[0], window=card.window, overlap=card.overlap, backward=backward)
     if request.loop:  # a ring has no first frame: its cells are those after it, and all clips are a frame later
         cuts = [(1, grid.cells[0])]
@@ -339,6 +352,13 @@ def _film(
         here = grid.model_copy(update={"frames": grid.frames_of(stop - 1).stop})
         frames = range(grid.frames_of(start).start, here.frames)
         begins = frames.start if backward or not film else grid.frames_of(film[-1].stop).start
+        laid = tuple(c for c in clips if c.covers.start < frames.stop and frames.start < c.covers.stop)
+        words = request.prompt_at(begins / grid.fps)
+        # what is laid on a film, and other words, may change what it is; from there on it stays what it has become
+        free = bool(laid) or not film or words != film[-1].prompt
+        if free:
+            told = bool(film) and not laid  # by words alone: what the window before has made does not speak for them
+            anchor = (film[-1].stop if told and not backward else start, film[-1].start if told and backward else stop)
         film.append(
             Pass(
                 model=card.name,
@@ -350,15 +370,30 @@ def _film(
                 shift=recipe.shift,
                 solver=recipe.solver,
                 guidance=recipe.guidance,
+                guided_from=recipe.guided_from,
                 seed=seed,
-                prompt=request.prompt_at(begins / grid.fps),
+                prompt=words,
                 negative=request.negative,
-                clips=tuple(c for c in clips if c.covers.start < frames.stop and frames.start < c.covers.stop),
+                clips=laid,
                 closed=request.loop,
                 follows=film[-1].key if film else "",
+                anchor=None if free else anchor,
             )
         )
     return tuple(film)
+
+
+def heard(clips: Sequence[Placed], media: Mapping[str, Media], grid: Grid) -> tuple[Piece, ...]:
+    """Where which part of the clips is heard: those laid as sound, or if there are none, whatever is laid and has one.
+
+    A clip is heard from its first frame on to its own end, at its own speed.
+    """
+    own = [one for one in clips if media[one.clip.media].sound]
+    pieces = []
+    for one in [one for one in own if not one.clip.seen] or own:
+        begin, end = part(one.clip, media[one.clip.media])
+        pieces.append(Piece(media=one.clip.media, at=one.first / grid.fps, begin=begin, seconds=end - begin))
+    return tuple(pieces)
 
 
 def _round(request: Request, card: Card, grid: Grid) -> float:
@@ -382,11 +417,13 @@ def weights_digest(card: Card) -> str:
 
 
 def _phases(card: Card, recipe: Recipe, films: tuple[tuple[Pass, ...], ...], *, pixels: int) -> Phases:
-    """Seconds on the Card's machine: a call on n cells takes call + cell n + pair n^2; guidance doubles the batch."""
+    """Seconds on the Card's machine: n cells take call + cell n + pair n^2 a call, guided ones as two."""
     grid = films[0][0].grid
     cost = _cost(card, width=grid.width, height=grid.height)
     calls = 2 * recipe.steps - 1 if recipe.solver == "heun" else recipe.steps
-    batch = 1 if recipe.guidance == 1 else 2
+    rows = films[0][0].schedule.levels[:-1]
+    guided = sum(max(row) >= recipe.guided_from for row in rows) / len(rows) if recipe.guidance != 1 else 0.0
+    batch = 1 + guided
     sizes = [step.cells for film in films for step in film]
     frames = max(step.grid.frames for step in films[0])
     return Phases(
@@ -447,6 +484,14 @@ def _notes(
     if request.negative and recipe.guidance == 1:
         notes.append("the negative prompt has no effect: this model is sampled without guidance")
     return tuple(notes)
+
+
+def _sound_note(sound: Sequence[Piece], *, seconds: float) -> tuple[str, ...]:
+    silent, until = 0.0, 0.0
+    for piece in sorted(sound, key=lambda piece: piece.at):
+        silent, until = silent + max(0.0, piece.at - until), max(until, piece.at + piece.seconds)
+    silent += max(0.0, seconds - until)
+    return (f"{silent:.3g} s are silent: no clip is heard there",) if sound and silent > _NOTICED else ()
 
 
 def _check_budget(made: Plan, budget: Budget) -> None:

@@ -34,7 +34,7 @@ _SIZES = "A size is WIDTHxHEIGHT such as 640x480, a shape such as 16:9 or 9:16, 
 
 
 class Media(Protocol):
-    """What is known of a stored picture or clip: its digest, width and height (px), seconds; a picture has None."""
+    """What is known of a stored picture or clip: digest, width, height (px), seconds (a picture has None), sound."""
 
     @property
     def digest(self) -> str: ...
@@ -44,12 +44,15 @@ class Media(Protocol):
     def height(self) -> int | None: ...
     @property
     def seconds(self) -> float | None: ...
+    @property
+    def sound(self) -> bool: ...
 
 
 class Clip(BaseModel):
     """Media laid on the canvas: start (s), box (x, y, w, h in 0..1), mask (white keeps), keep 0..1, role.
 
     A picture holds one frame. trim (s, s) takes a part of a clip; fit says how media of another shape fill the box.
+    What is laid as content is seen and heard; as sound it is only heard, and then nothing else is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +85,11 @@ class Clip(BaseModel):
             asked = f"The part from {clip.trim[0]:g} to {clip.trim[1]:g} s of a clip was asked"
             raise BadRequest(asked, "A part begins at 0 s or later and ends after it begins")
         return clip
+
+    @property
+    def seen(self) -> bool:
+        """Whether it is laid on the pictures of the film."""
+        return self.role != "sound"
 
 
 class Cue(BaseModel):
@@ -120,7 +128,10 @@ class Request(BaseModel):
     clips: tuple[Clip, ...] = Field(default=(), description="What is known of the canvas already.")
     cues: tuple[Cue, ...] = Field(default=(), description="Other words from a second on.")
     loop: bool = Field(default=False, description="Let the end lead back to the beginning.")
-    sound: bool = Field(default=False, description="With sound.")
+    finer: bool = Field(
+        default=False, description="Fill a canvas of the asked size itself, so that the model adds what is finer."
+    )
+    sound: bool = Field(default=False, description="Let the model make sound; that of clips is kept unasked.")
     seed: int = Field(
         default_factory=lambda: draw_seed(), description="The same seed gives the same video; drawn if left out."
     )
@@ -145,6 +156,8 @@ class Request(BaseModel):
         if not 1 <= request.count <= MOST_COUNT:
             raise BadRequest(f"{_short(request.count)} videos were asked", f"Between 1 and {MOST_COUNT} are possible")
         _check_cues(request)
+        if request.finer and request.width is None:
+            raise BadRequest("A finer film was asked, but no size", do="Give its width and height")
         return request
 
     @property
@@ -254,13 +267,14 @@ def loop(prompt: str, *, of: Media | None = None, seconds: float | None = None, 
 
 
 def retake(clip: Media, prompt: str, *, start: float, end: float, **options: Unpack[Options]) -> Request:
-    """Seconds `start` to `end` of a clip once more; the rest is known."""
+    """Seconds `start` to `end` of a clip once more; the rest is known, and all of its sound stays."""
     length = _length(clip, "retake a part of")
     if not 0 <= start < end <= length + 1e-6:
         asked = f"{start:g} to {end:g} s of a clip of {length:.4g} s were to be retaken"
         raise BadRequest(asked, f"A part begins at 0 s or later, ends by {length:.4g} s, and is not empty")
     kept = ((a, b) for a, b in ((0.0, start), (end, length)) if b - a > 1e-6)
-    clips = tuple(Clip(media=clip.digest, start=a, trim=(a, b)) for a, b in kept)
+    heard = (Clip(media=clip.digest, role="sound"),) if clip.sound else ()
+    clips = (*(Clip(media=clip.digest, start=a, trim=(a, b)) for a, b in kept), *heard)
     return _asked(prompt, _of(clip, options), seconds=length, clips=clips)
 
 
@@ -298,6 +312,24 @@ def remix(clip: Media, prompt: str, *, keep: float = 0.5, **options: Unpack[Opti
     """A clip with other words: keep says how much of it stays, from 0 (nothing) to 1 (all)."""
     laid = Clip(media=clip.digest, keep=keep)
     return _asked(prompt, _of(clip, options), seconds=clip.seconds or STILL, clips=(laid,))
+
+
+def upscale(
+    clip: Media, prompt: str, *, times: Literal[2, 4] = 2, keep: float = 0.7, **options: Unpack[Options]
+) -> Request:
+    """A clip or picture at two or four times its size: it is kept by `keep`, and the model adds what is finer."""
+    if clip.width is None or clip.height is None:
+        raise BadRequest("The size of the clip is not known", do="Store it first")
+    if times not in (2, 4):
+        raise BadRequest(f"{_short(times)} times the size was asked", "2 and 4 are possible")
+    asked = {**options, "shape": "", "width": clip.width * times, "height": clip.height * times}
+    return _asked(prompt, asked, seconds=clip.seconds or STILL, clips=(Clip(media=clip.digest, keep=keep),), finer=True)
+
+
+def variations(of: Request, *, count: int = 4, seed: int | None = None) -> Request:
+    """The same canvas and words again, `count` times, each with a seed of its own; the first is drawn if left out."""
+    fresh = draw_seed() if seed is None else seed
+    return Request.model_validate({**of.model_dump(), "count": count, "seed": fresh})
 
 
 def join(first: Media, second: Media, prompt: str, *, seconds: float = 1.0, **options: Unpack[Options]) -> Request:

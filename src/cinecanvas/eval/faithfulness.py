@@ -17,6 +17,7 @@ from cinecanvas import sampler
 from cinecanvas.canvas import Canvas
 from cinecanvas.errors import BadRequest, Unsupported
 from cinecanvas.eval.judge import FPS, FRAMES, VALUES, Judge, labels, seen, verdicts
+from cinecanvas.eval.scores import signed
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
 from cinecanvas.model import Card, Model, Quality, Recipe, Score
@@ -88,7 +89,7 @@ def exam(
 
 def generated(model: Model, canvas: Canvas, texts: Sequence[str], *, recipe: Recipe, seeds: Sequence[int]) -> Tensor:
     """Clips (B, T, H, W, 3) uint8: the canvas filled by the sentences, as the library fills it."""
-    leaning = guided(model, recipe.guidance)
+    leaning = guided(model, recipe.guidance, interval=(recipe.guided_from, 1.0))
     cond = leaning.prepare(canvas, texts)
     schedule = full(recipe.steps, shift=recipe.shift)
     *_, last = sampler.fill(leaning, cond, schedule, seed=seeds, solver=sampler.SOLVERS[recipe.solver])
@@ -145,8 +146,7 @@ def report(
     scores.append(_share("judges agree on all slots", whole.agree, ceiling=_mean(whole.agree_rendered)))
     for name, logs in (("sharpness", whole.sharpness), ("motion energy", whole.energy)):
         scores += [_ratio(name, logs), _distance(f"{name}, off by", logs)]
-    signed = {"command": command, "date": date}
-    named = tuple(s.model_copy(update={"name": f"{s.name} ({paper})", **signed}) for s in scores)
+    named = signed(scores, of=paper, command=command, date=date)
     return Report(model=model, paper=paper, prompts=len(wanted), scores=named)
 
 

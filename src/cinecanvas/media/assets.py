@@ -38,6 +38,7 @@ class Asset(BaseModel, frozen=True):
     frames: int | None = None
     fps: float | None = None
     seconds: float | None = None
+    sound: bool = False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Asset) and other.digest == self.digest

@@ -96,14 +96,47 @@ def _check_replaceable(file: Path, shown: str) -> None:
 
 @contextmanager
 def written_aside(place: Destination) -> Iterator[Path]:
-    """A hidden folder beside the place; what has not landed when the block ends, for whatever reason, is removed."""
+    """A hidden folder beside the place; what has not landed when the block ends, for whatever reason, is removed.
+
+    What runs that were killed have left there goes first: the system lets go of their locks, and nobody holds them.
+    """
     folder = place.aside / _hidden()
     with told(place.shown):
-        folder.mkdir()  # not mkdtemp: its 0700 would stick to a folder of pictures
+        _sweep(place.aside)
+        ours = folder.with_suffix(".new")  # until it is locked it must not look like a leftover
+        ours.mkdir()  # not mkdtemp: its 0700 would stick to a folder of pictures
+        lock = _locked(ours)
+        ours.rename(folder)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _sweep(place: Path) -> None:
+    """Remove the hidden folders in this place that no living run holds."""
+    for folder in place.glob(".cinecanvas-*.part"):
+        lock = _locked(folder)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle that holds the lock of a folder until it is closed; None if another has it, or there are no locks."""
+    handle = None
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        if handle is not None:
+            os.close(handle)
+        return None
+    return handle
 
 
 def land(files: Sequence[Path], place: Destination) -> str:

@@ -1,4 +1,4 @@
-"""The encoders: each takes frames one by one into a folder, and says at the end which files it made there."""
+"""The encoders: each takes frames and their sound into a folder, and says at the end which files it made there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from cinecanvas.errors import Unsupported
+from cinecanvas.media.audio import RATE, Sound
 from cinecanvas.media.destination import cannot_write
 
 _THREADS = 4  # fixed, not the number of cores: another number of threads may give other bytes
@@ -24,23 +25,29 @@ _TREELESS = 128 * 128  # px
 
 @dataclass(frozen=True)
 class Look:
-    """How frames are encoded: width, height (px), rate (1/s), metadata, quality 1..100 (0: our choice)."""
+    """How frames are encoded: width, height (px), rate (1/s), metadata, quality 1..100 (0: our choice), with sound."""
 
     width: int
     height: int
     rate: Fraction
     metadata: Mapping[str, str]
     quality: int = 0
+    sound: bool = False
 
 
 class Encoder(Protocol):
-    """Frames (H, W, 3) uint8 RGB in, in time order; files out."""
+    """Frames (H, W, 3) uint8 RGB in, in time order, each with the sound while it stands, maybe empty; files out."""
 
-    def add(self, frame: np.ndarray) -> None: ...
+    def add(self, frame: np.ndarray, sound: Sound) -> None: ...
 
     def finish(self) -> list[Path]: ...
 
     def close(self) -> None: ...
+
+
+def holds_sound(ending: str) -> bool:
+    """Whether files of this ending can have sound."""
+    return ending in _FORMATS and bool(_FORMATS[ending].sound)
 
 
 def encoder(folder: Path, *, ending: str, shown: str, look: Look) -> Encoder:
@@ -61,7 +68,12 @@ class _Format:
     muxer_options: Mapping[str, str]
     worst: int = 0
     quality: int = 67
+    jump: float = 2.0  # s between key frames, to which a player can jump
+    sound: str = ""  # the codec of its sound; "": it holds none
+    sound_bits: int = 0  # 1/s
 
+
+LIVE = "live"  # in the place of an ending: an MP4 that can be watched while it grows
 
 _FORMATS: dict[str, _Format] = {
     # bitexact leaves out the encoder's version and, in WebM, a random number: the same frames give the same bytes.
@@ -72,6 +84,8 @@ _FORMATS: dict[str, _Format] = {
         {"preset": "medium"},
         {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"},
         worst=51,
+        sound="aac",
+        sound_bits=160_000,
     ),
     ".webm": _Format(
         "webm",
@@ -80,13 +94,27 @@ _FORMATS: dict[str, _Format] = {
         {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
         {"fflags": "+bitexact"},
         worst=63,
+        sound="libopus",
+        sound_bits=128_000,
+    ),
+    # every key frame begins a fragment, and nothing waits for a later frame: a second behind the maker at most
+    LIVE: _Format(
+        "mp4",
+        "libx264",
+        "yuv420p",
+        {"preset": "ultrafast", "tune": "zerolatency"},
+        {"movflags": "+frag_keyframe+empty_moov+default_base_moof", "fflags": "+bitexact", "flush_packets": "1"},
+        worst=51,
+        jump=1.0,
+        sound="aac",
+        sound_bits=128_000,
     ),
     ".gif": _Format("gif", "gif", "pal8", {}, {"loop": "0", "fflags": "+bitexact"}),
 }
 
 
 class Movie:
-    """One file of frames through FFmpeg: MP4 (H.264) and WebM (VP9) in BT.709, GIF with a palette for each frame."""
+    """One file of frames through FFmpeg: MP4 (H.264, AAC) and WebM (VP9, Opus) in BT.709, GIF with palettes."""
 
     def __init__(self, file: Path, *, ending: str, shown: str, look: Look) -> None:
         import av
@@ -104,8 +132,9 @@ class Movie:
             self._stream.codec_context.thread_count = _THREADS
             palette = form.pixel_format == "pal8"
             self._convert = _Palette(look) if palette else _Bt709(self._stream.codec_context)
+            self._sound = _Track(self._container, form) if look.sound and form.sound else _Mute()
 
-    def add(self, frame: np.ndarray) -> None:
+    def add(self, frame: np.ndarray, sound: Sound) -> None:
         import av
 
         with self._told():
@@ -114,12 +143,14 @@ class Movie:
             self._count += 1
             for converted in self._convert(picture):
                 self._container.mux(self._stream.encode(converted))
+            self._sound.add(sound)
 
     def finish(self) -> list[Path]:
         with self._told():
             for converted in self._convert(None):
                 self._container.mux(self._stream.encode(converted))
             self._container.mux(self._stream.encode(None))
+            self._sound.finish()
             self._container.close()
         return [self._file]
 
@@ -142,6 +173,39 @@ class Movie:
             raise Unsupported(f"{asked} at {float(self._look.rate):g} frames per second") from error
 
 
+class _Track:
+    """The sound beside the frames of a movie; what an encoder puts before its first sample, the file tells to skip."""
+
+    def __init__(self, container: Any, form: _Format) -> None:
+        from av.codec.context import Flags
+
+        self._container, self._count = container, 0
+        self._stream = container.add_stream(form.sound, rate=RATE)
+        self._stream.layout, self._stream.bit_rate = "stereo", form.sound_bits
+        self._stream.codec_context.flags |= Flags.bitexact
+
+    def add(self, sound: Sound) -> None:
+        import av
+
+        if not len(sound):
+            return
+        block = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T), format="fltp", layout="stereo")
+        block.sample_rate, block.pts, block.time_base = RATE, self._count, Fraction(1, RATE)
+        self._count += len(sound)
+        self._container.mux(self._stream.encode(block))
+
+    def finish(self) -> None:
+        self._container.mux(self._stream.encode(None))
+
+
+class _Mute:
+    """No sound."""
+
+    def add(self, sound: Sound) -> None: ...
+
+    def finish(self) -> None: ...
+
+
 _PILLOW = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -152,7 +216,7 @@ class Pictures:
         self._folder, self._ending, self._files = folder, ending, list[Path]()
         self._options = _picture_options(ending, look)
 
-    def add(self, frame: np.ndarray) -> None:
+    def add(self, frame: np.ndarray, sound: Sound) -> None:
         from PIL import Image
 
         file = self._folder / f"{len(self._files)}.aside{self._ending}"
@@ -170,12 +234,12 @@ class Pictures:
 
 
 def _options(form: _Format, look: Look) -> dict[str, str]:
-    """Constant quality, and a key frame every two seconds so that a player can jump."""
+    """Constant quality, and key frames at even distances."""
     if not form.worst:
         return dict(form.codec_options)
     crf = round(form.worst * (100 - (look.quality or form.quality)) / 100)
     steady = {"x264-params": "mbtree=0"} if form.codec == "libx264" and look.width * look.height <= _TREELESS else {}
-    return {**form.codec_options, **steady, "crf": str(crf), "g": str(max(1, round(2 * look.rate)))}
+    return {**form.codec_options, **steady, "crf": str(crf), "g": str(max(1, round(form.jump * look.rate)))}
 
 
 def _picture_options(ending: str, look: Look) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from cinecanvas.errors import BadMedia
 from cinecanvas.media.assets import Asset, Store
+from cinecanvas.media.audio import check_sound
 from cinecanvas.media.destination import shown_name
 from cinecanvas.media.video import VideoInfo, info
 
 MOST_BYTES = 4 << 30
 MOST_SECONDS = 3600.0
-MOST_PIXELS = 50_000_000  # of a frame
-_KINDS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif", "vp9": "video/webm"}
+_KINDS = {name: f"image/{name}" for name in ("png", "jpeg", "webp", "avif", "gif")} | {"vp9": "video/webm"}
 
 
 def take(store: Store, path: str | os.PathLike[str]) -> Asset:
@@ -24,6 +24,7 @@ def take(store: Store, path: str | os.PathLike[str]) -> Asset:
     _check_bytes(file)
     facts = info(file)
     _check(facts)
+    _check_sound(file, facts)
     return _described(store.put(file, _KINDS.get(facts.codec, "video/mp4")), facts)
 
 
@@ -32,6 +33,7 @@ def describe(store: Store, digest: str) -> Asset:
     file = store.path(digest)
     facts = info(file)
     _check(facts.model_copy(update={"name": digest[:18]}))
+    _check_sound(file, facts)
     return _described(
         Asset(digest=digest, media_type=_KINDS.get(facts.codec, "video/mp4"), bytes=file.stat().st_size), facts
     )
@@ -47,6 +49,7 @@ def _described(asset: Asset, facts: VideoInfo) -> Asset:
             "frames": facts.frames,
             "fps": facts.fps if moving else None,
             "seconds": facts.seconds if moving else None,
+            "sound": bool(facts.sound),
         }
     )
 
@@ -57,14 +60,14 @@ def _check_bytes(file: Path) -> None:
         raise BadMedia(f"{shown_name(file.name)} holds {size / 1e9:.1f} GB", f"At most {MOST_BYTES / 1e9:.1f} are read")
 
 
+def _check_sound(file: Path, facts: VideoInfo) -> None:
+    """A sound that nobody can decode would else be found out when the film is made and is to be written."""
+    if facts.sound:
+        check_sound(file)
+
+
 def _check(facts: VideoInfo) -> None:
     name = shown_name(facts.name)
-    if facts.width * facts.height > MOST_PIXELS:
-        raise BadMedia(
-            f"{name} has {facts.width}x{facts.height} px",
-            f"At most {MOST_PIXELS // 1_000_000} million pixels are read",
-            "Shrink it first",
-        )
     if facts.seconds > MOST_SECONDS:
         raise BadMedia(
             f"{name} is {facts.seconds:.0f} s long", f"At most {MOST_SECONDS:.0f} s are read", "Trim it first"

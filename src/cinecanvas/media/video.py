@@ -6,17 +6,18 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from pydantic import BaseModel
 
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
+from cinecanvas.media.audio import RATE, Sound, Tape
+from cinecanvas.media.decode import OWN_KEYS, VideoInfo, facts, moments
 from cinecanvas.media.destination import (
     NUMBERED,
     Destination,
@@ -27,9 +28,9 @@ from cinecanvas.media.destination import (
     told,
     written_aside,
 )
-from cinecanvas.media.encode import Look, encoder
+from cinecanvas.media.encode import LIVE, Encoder, Look, Movie, encoder, holds_sound
 
-__all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "resized", "write"]
+__all__ = ["Frames", "VideoInfo", "check_destination", "info", "read", "read_at", "resized", "write", "writing"]
 
 Frames: TypeAlias = np.ndarray
 """RGB, uint8, (t, H, W, 3)."""
@@ -37,25 +38,6 @@ Frames: TypeAlias = np.ndarray
 _MOST_SIDE = 16383  # px, the most that WebP can hold, and H.264 all but one
 _LEAST_FPS, _MOST_FPS, _MOST_GIF_FPS = Fraction(1, 10), 240, 50
 _KEY = re.compile(r"[a-z][a-z0-9_.-]{0,78}")  # Matroska gives keys back in capitals, PNG holds 79 letters
-_NOT_OURS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
-_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
-_PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP", re.DOTALL)
-
-
-class VideoInfo(BaseModel, frozen=True):
-    """What a file holds: width, height (px), fps (1/s, 0 for pictures), seconds, bytes; notes: what is not as asked."""
-
-    name: str
-    width: int
-    height: int
-    frames: int
-    fps: float
-    seconds: float
-    codec: str
-    pixel_format: str
-    bytes: int
-    metadata: dict[str, str] = {}
-    notes: tuple[str, ...] = ()
 
 
 def write(
@@ -66,46 +48,126 @@ def write(
     size: tuple[int, int] | None = None,
     metadata: Mapping[str, str] = MappingProxyType({}),
     quality: int | None = None,
+    sound: Iterable[Sound] = (),
 ) -> VideoInfo:
     """Encode RGB uint8 frames, each (t, H, W, 3) or (H, W, 3), in the format that the path's ending names.
 
     size: (width, height) in px to resize to on the way; metadata: lower-case keys such as title and comment;
-    quality: 1..100, higher is better; crf = 51 (WebM 63) x (100 - quality) / 100, 67 if None; GIF and PNG ignore it.
+    quality: 1..100, higher is better; crf = 51 (WebM 63) x (100 - quality) / 100, 67 if None; GIF and PNG ignore it;
+    sound: blocks (n, 2) float32 at 48 kHz, cut or followed by silence to the length of the film; none, no sound track.
     One frame to .png, .jpg or .webp is that file, several are NAME-0001.png and so on; folder/ and %04d always number.
+    """
+    source = _each(frames)
+    first = next(source, None)
+    if first is None:
+        shown = destination(path).shown
+        raise BadRequest(f"There is nothing to write to {shown}: no frame came", do="Give at least one frame")
+    size = size or (first.shape[1], first.shape[0])
+    with writing(path, fps=fps, size=size, metadata=metadata, quality=quality, sound=sound) as film:
+        for frame in itertools.chain([first], source):
+            film.add(frame)
+    return film.info
+
+
+class Film:
+    """A film on its way into its file; `info` is what the file holds, once it is finished."""
+
+    info: VideoInfo
+
+    def __init__(self, shown: str, look: Look, tape: Tape, encoders: Sequence[Encoder]) -> None:
+        self.count, self._shown, self._look, self._tape, self._encoders = 0, shown, look, tape, encoders
+
+    def add(self, frame: np.ndarray) -> None:
+        """One more frame (H, W, 3) uint8, of any size, and the sound that is heard while it stands."""
+        begins, self.count = self.count, self.count + 1
+        first, stop = (round(at * RATE / self._look.rate) for at in (begins, self.count))
+        heard = self._tape.take(stop - first if self._look.sound else 0)
+        with told(self._shown):
+            fitted = resized(frame, (self._look.width, self._look.height))
+            for encoder in self._encoders:
+                encoder.add(fitted, heard)
+
+
+@contextmanager
+def writing(
+    path: str | os.PathLike[str],
+    *,
+    fps: float | Fraction,
+    size: tuple[int, int],
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    quality: int | None = None,
+    sound: Iterable[Sound] = (),
+    live: Path | None = None,
+) -> Iterator[Film]:
+    """The same as `write` for who has frames one by one; the file appears when the block ends, and not if it fails.
+
+    live: a fragmented MP4 that can be watched meanwhile, a frame behind at most; it goes when the block ends.
     """
     check_destination(path)  # again: what has become of the place since, and never replace a device
     place = destination(path)
     rate, text, quality = _rate(fps, ending=place.ending), _text(metadata), _quality(quality)
-    source = _each(frames)
-    first = next(source, None)
-    if first is None:
-        raise BadRequest(f"There is nothing to write to {place.shown}: no frame came", do="Give at least one frame")
-    asked = _size(size or (first.shape[1], first.shape[0]))
-    width, height = _even(asked) if place.ending == ".mp4" else asked
-    look = Look(width, height, rate, text, quality)
-    count = 0
-    with written_aside(place) as folder:
-        with closing(encoder(folder, ending=place.ending, shown=place.shown, look=look)) as out:
-            for count, frame in enumerate(itertools.chain([first], source), 1):  # noqa: B007
-                with told(place.shown):
-                    out.add(resized(frame, (width, height)))
-            with told(place.shown):
-                files = out.finish()
-        made = _checked(files, count=count, shown=place.shown)
+    asked = _size(size)
+    width, height = _even(asked) if live or place.ending == ".mp4" else asked
+    blocks = _blocks(sound)
+    begins = next(blocks, None)
+    tape = Tape(blocks if begins is None else itertools.chain([begins], blocks))
+    look = Look(width, height, rate, text, quality, sound=begins is not None and holds_sound(place.ending))
+    with written_aside(place) as folder, ExitStack() as open_ones:
+        out = open_ones.enter_context(closing(encoder(folder, ending=place.ending, shown=place.shown, look=look)))
+        shown = [open_ones.enter_context(_shown_live(live, place.shown, look))] if live else []
+        film = Film(place.shown, look, tape, [out, *shown])
+        yield film
+        if not film.count:
+            raise BadRequest(f"There is nothing to write to {place.shown}: no frame came", do="Give at least one frame")
+        with told(place.shown):
+            files = out.finish()
+        made = _checked(files, count=film.count, shown=place.shown)
         with told(place.shown):
             name = land(files, place)
-    notes = (*_size_note(asked, (width, height)), *_leftover_note(place, name=name, count=count))
-    return made.model_copy(update={"name": name, "fps": float(rate), "seconds": float(count / rate), "notes": notes})
+    notes = (
+        *_size_note(asked, (width, height)),
+        *_sound_note(place, lost=begins is not None and not look.sound),
+        *_leftover_note(place, name=name, count=film.count),
+    )
+    seconds = float(film.count / rate)
+    film.info = made.model_copy(update={"name": name, "fps": float(rate), "seconds": seconds, "notes": notes})
+
+
+@contextmanager
+def _shown_live(file: Path, shown: str, look: Look) -> Iterator[Encoder]:
+    """An encoder whose file can be watched as it grows."""
+    try:
+        with closing(Movie(file, ending=LIVE, shown=shown, look=look)) as out:
+            yield out
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str], *, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
     """Frames start..stop of a video, picture, pattern or folder/ of pictures: (H, W, 3) uint8 RGB, in time order."""
     files, _ = _found(path)
-    yield from itertools.islice(itertools.chain.from_iterable(map(_frames_of, files)), start, stop)
+    for _, frame in itertools.islice(itertools.chain.from_iterable(map(moments, files)), start, stop):
+        yield frame()
+
+
+def read_at(path: str | os.PathLike[str], seconds: Sequence[float]) -> Iterator[np.ndarray]:
+    """The frame (H, W, 3) that stands at each of these rising seconds of a file; the last one stands on for ever.
+
+    It begins at the key frame before the first of them: a part of a long film costs no more than that part.
+    """
+    if not seconds:
+        return
+    (file,), _ = _found(path)
+    coming = moments(file, start=seconds[0])
+    (_, frame), later = next(coming), next(coming, None)
+    for second in seconds:
+        while later is not None and later[0] <= second + 1e-6:  # which forgives 3 * (8 / 24) = 0.9999999
+            (_, frame), later = later, next(coming, None)
+        yield frame()
 
 
 def info(path: str | os.PathLike[str]) -> VideoInfo:
-    """What a video, picture, pattern or folder/ of pictures holds, without decoding it."""
+    """What a video, picture, pattern or folder/ of pictures holds, upright; a movie is not decoded for it."""
     files, name = _found(path)
     return _whole(files).model_copy(update={"name": name})
 
@@ -123,6 +185,17 @@ def _each(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
                 asked = f"A frame of {frame.shape[1]}x{frame.shape[0]} came after frames of {shape[1]}x{shape[0]}"
                 raise BadRequest(asked, "All frames of a video have one size")
             yield frame
+
+
+def _blocks(sound: Iterable[Sound]) -> Iterator[Sound]:
+    """Sound as it comes, refused if it is not stereo floats; an encoder fails on what is no number."""
+    for item in sound:
+        if not isinstance(item, np.ndarray) or item.dtype != np.float32 or item.ndim != 2 or item.shape[1] != 2:
+            got = f"{item.dtype} {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
+            raise BadRequest(f"Sound came as {got}", f"Sound is numpy float32 arrays, (n, 2), at {RATE} Hz")
+        if not np.isfinite(item).all():
+            raise BadRequest("Sound came with samples that are not finite", "Samples are between -1 and 1")
+        yield item
 
 
 def resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -167,7 +240,7 @@ def _quality(quality: int | None) -> int:
 def _text(metadata: Mapping[str, str]) -> dict[str, str]:
     """Metadata that every container keeps; a stray byte in a prompt must not cost the film, so it is replaced."""
     for key in metadata:
-        if not _KEY.fullmatch(key) or key in _NOT_OURS:
+        if not _KEY.fullmatch(key) or key in OWN_KEYS:
             raise BadRequest(f"{key!r} cannot be a metadata key", "Keys are lower-case letters, digits, _ . and -")
     return {key: value.encode("utf-8", "replace").decode().replace("\0", "?") for key, value in metadata.items()}
 
@@ -187,6 +260,10 @@ def _size_note(asked: tuple[int, int], size: tuple[int, int]) -> tuple[str, ...]
     if asked == size:
         return ()
     return (f"scaled from {asked[0]}x{asked[1]} to {size[0]}x{size[1]}: H.264 needs even sides",)
+
+
+def _sound_note(place: Destination, *, lost: bool) -> tuple[str, ...]:
+    return (f"the sound was left out: {place.ending} holds none",) if lost else ()
 
 
 def _leftover_note(place: Destination, *, name: str, count: int) -> tuple[str, ...]:
@@ -210,112 +287,9 @@ def _found(path: str | os.PathLike[str]) -> tuple[list[Path], str]:
     raise BadMedia(f"There is no file {shown_name(text)}", do="Check the name")
 
 
-def _frames_of(file: Path) -> Iterator[np.ndarray]:
-    return _picture_frames(file) if _is_picture(file) else _movie_frames(file)
-
-
 def _whole(files: list[Path]) -> VideoInfo:
     """The first file's facts, with the count and bytes of all."""
-    first = _picture_info(files[0]) if _is_picture(files[0]) else _movie_info(files[0])
+    first = facts(files[0])
     if len(files) == 1:
         return first
     return first.model_copy(update={"frames": len(files), "bytes": sum(file.stat().st_size for file in files)})
-
-
-def _is_picture(file: Path) -> bool:
-    """By content, not by name: Pillow reads pictures, FFmpeg all that moves."""
-    with _readable(file), file.open("rb") as stream:
-        return bool(_PICTURE.match(stream.read(12)))
-
-
-def _picture_frames(file: Path) -> Iterator[np.ndarray]:
-    from PIL import Image, ImageSequence
-
-    with _readable(file), Image.open(file) as picture:
-        for frame in ImageSequence.Iterator(picture):
-            yield np.asarray(frame.convert("RGB"))
-
-
-def _picture_info(file: Path) -> VideoInfo:
-    from PIL import Image
-
-    with _readable(file), Image.open(file) as picture:
-        picture.load()  # PNG keeps text after the pixels too
-        text = {key.lower(): value for key, value in getattr(picture, "text", {}).items()}
-        return VideoInfo(
-            name=file.name,
-            width=picture.width,
-            height=picture.height,
-            frames=getattr(picture, "n_frames", 1),
-            fps=0.0,
-            seconds=0.0,
-            codec=(picture.format or "").lower(),
-            pixel_format=picture.mode.lower(),
-            bytes=file.stat().st_size,
-            metadata=text,
-        )
-
-
-def _movie_frames(file: Path) -> Iterator[np.ndarray]:
-    """Decoded with the matrix the stream names; unnamed, as everybody does: BT.709 from 720 lines up, else BT.601."""
-    from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
-
-    accurate = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-    reformatter = VideoReformatter()
-    with _movie(file) as (container, stream):
-        for frame in container.decode(stream):
-            unnamed = frame.colorspace == _UNSPECIFIED and frame.height >= 720
-            matrix = Colorspace.ITU709 if unnamed else None
-            rgb = reformatter.reformat(frame, format="rgb24", src_colorspace=matrix, interpolation=accurate, threads=1)
-            yield rgb.to_ndarray()
-
-
-def _movie_info(file: Path) -> VideoInfo:
-    with _movie(file) as (container, stream):
-        # WebM and GIF do not say how many frames they hold: their packets are counted, which decodes nothing.
-        frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-        # A GIF's own rate is that of most of its frames: 24 per second are 4, 4, 4, 5 hundredths, and it says 25.
-        rate, length = float(stream.average_rate or 0), (container.duration or 0) / 1_000_000
-        if length and (not rate or container.format.name == "gif"):
-            rate = frames / length
-        text = {key.lower(): value for key, value in container.metadata.items() if key.lower() not in _NOT_OURS}
-        return VideoInfo(
-            name=file.name,
-            width=stream.width,
-            height=stream.height,
-            frames=frames,
-            fps=rate,
-            seconds=frames / rate if rate else length,
-            codec=stream.codec_context.codec.canonical_name,
-            pixel_format=stream.pix_fmt or "",
-            bytes=file.stat().st_size,
-            metadata=text,
-        )
-
-
-@contextmanager
-def _movie(file: Path) -> Iterator[tuple[Any, Any]]:
-    """A file's container and its video stream; only files and only films: a playlist could open other people's URLs."""
-    import av
-
-    options = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,webm,gif,avi"}
-    with _readable(file), av.open(os.path.abspath(file), options=options) as container:
-        if not container.streams.video:
-            raise BadMedia(f"{shown_name(file.name)} holds no video")
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 4
-        stream.codec_context.thread_type = "AUTO"
-        yield container, stream
-
-
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """What a decoder stumbles over is told as one BadMedia line, without its own words: they may hold addresses."""
-    import av
-    from PIL import Image
-
-    try:
-        yield
-    except (av.error.FFmpegError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        shown = shown_name(file.name)
-        raise BadMedia(f"{shown} cannot be read as a video or picture", do="It may be damaged or cut short") from error

@@ -8,7 +8,7 @@ linear picture, at the neighbours and at the group of frames before, hides the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import torch
@@ -52,6 +52,11 @@ class Partial(NamedTuple):
         kept = self.places[:, 1] >= cells
         places = self.places[kept] - torch.tensor([0, cells, 0, 0], device=self.places.device)
         return Partial(places, self.turn[kept], self.pull[kept]) if len(self.places) else self
+
+    def head(self, batch: int) -> Partial:
+        """Those of the first `batch` videos alone."""
+        kept = self.places[:, 0] < batch if len(self.places) else slice(None)
+        return Partial(self.places[kept], self.turn[kept], self.pull[kept])
 
     def join(self, x0: Tensor) -> Tensor:
         """x0 (B, C, T', H', W') with what is known of these cells."""
@@ -113,22 +118,21 @@ class Autoencoder(nn.Module):
         """RGB (B, 3, T, H, W) in [-1, 1], all at once: what training uses."""
         return torch.cat(list(self.stream(z)), dim=2)
 
-    def stream(self, z: Tensor) -> Iterator[Tensor]:
-        """RGB (B, 3, t, H, W) group by group in time order; only the features of one group are kept."""
-        memory = None
-        for cell in range(z.shape[2]):
-            here = z[:, :, cell : cell + 1]
+    def stream(self, z: Tensor, memory: Memory | None = None) -> Generator[Tensor, None, Memory | None]:
+        """RGB (B, 3, t, H, W) group by group in time order; returns what the next group needs, should there be one."""
+        for here in z.split(1, dim=2):
             linear = self.linear(here)[:, 0]
             extra, features = self.residual(here[:, :, 0] * self.scale[:, None, None], linear, memory)
             frames = (linear + extra.float()).unflatten(1, (3, self.shape.strides[0]))
-            if cell == 0:
+            if memory is None:
                 frames = frames.mean(2, keepdim=True)
             memory = Memory(features, frames[:, :, -1])
             yield frames
+        return memory
 
 
 class Memory(NamedTuple):
-    """What a group of frames leaves to the next: its features at the cells (B, D, H', W'), its last frame (B, 3, H, W)."""
+    """What a group of frames leaves to the next: features at the cells (B, D, H', W') and its last frame (B, 3, H, W)."""
 
     features: Tensor
     frame: Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the Card is read on machines without torch
     from torch import Tensor
 
     from cinecanvas.canvas import Canvas, Tensors
-    from cinecanvas.models.autoencoder import Autoencoder, Partial
+    from cinecanvas.models.autoencoder import Autoencoder, Memory, Partial
     from cinecanvas.models.dit import DiT, Words
     from cinecanvas.models.text import TextEncoder
 
@@ -37,6 +37,10 @@ class DioramaConditioning:
     canvas: Canvas
     words: Words
     partial: Partial  # cells of which only some pixels are known
+
+    def head(self, batch: int) -> DioramaConditioning:
+        """The same of the first `batch` videos alone."""
+        return DioramaConditioning(self.canvas.head(batch), self.words.head(batch), self.partial.head(batch))
 
 
 class Diorama:
@@ -83,13 +87,18 @@ class Diorama:
             x0 = self.dit(ring, level, cond.words, start=start)[:, :, -turn.start :][:, :, :moments]
             return {"video": cond.partial.join(x0)}
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        """RGB uint8 (t, H, W, 3), group by group: one frame, then four at a time."""
+    def decode(self, z: Tensors, *, memory: Memory | None = None) -> Generator[Frames, None, Memory | None]:
+        """RGB uint8 (t, H, W, 3), group by group: one frame at the beginning of a film, then four at a time."""
         import torch
 
-        with torch.inference_mode():
-            for rgb in self.autoencoder.stream(z["video"][:1]):
-                yield Frames(to_uint8(rgb[0]).movedim(0, -1).contiguous().cpu().numpy())
+        way = self.autoencoder.stream(z["video"][:1].to(self.device), memory)
+        while True:
+            with torch.inference_mode():  # not around a yield: it would hold for whoever asked too
+                try:
+                    rgb = next(way)
+                except StopIteration as end:
+                    return end.value
+            yield Frames(to_uint8(rgb[0]).movedim(0, -1).contiguous().cpu().numpy())
 
     def _latents(self, canvas: Canvas, rgb: Tensor, keep: Tensor, *, lent: int) -> Canvas:
         from dataclasses import replace
@@ -119,6 +128,11 @@ def read_card(folder: Path) -> Card:
         return Card.model_validate_json((folder / "card.json").read_bytes())
     except (OSError, ValueError) as error:
         raise BadWeights("The Card of diorama cannot be read", do="Install cinecanvas again") from error
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """The Card beside the weights, in place of what was there."""
+    (folder / "card.json").write_text(json.dumps(card.model_dump(mode="json"), indent=1) + "\n")
 
 
 def load(folder: Path) -> Diorama:
@@ -176,7 +190,7 @@ def save(folder: Path, model: Diorama, card: Card) -> Card:
             "parameters": sum(p.numel() for part in parts(model).values() for p in part.parameters()),
         }
     )
-    (folder / "card.json").write_text(json.dumps(full.model_dump(mode="json"), indent=1) + "\n")
+    write_card(folder, full)
     return full
 
 

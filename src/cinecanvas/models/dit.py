@@ -90,6 +90,10 @@ class Words:
     def __init__(self, states: Tensor, bias: Tensor, keys: tuple[Tensor, ...]) -> None:
         self.states, self.bias, self.keys = states, bias, keys
 
+    def head(self, batch: int) -> Words:
+        """Those of the first `batch` videos alone."""
+        return Words(self.states[:batch], self.bias[:batch], tuple(keys[:, :batch] for keys in self.keys))
+
 
 def preconditioning(sigma: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """skip, scale, total for x0 = skip * z + scale * network(z / total): EDM (Karras et al. 2022) on the flow path.

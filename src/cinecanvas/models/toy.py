@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ COLOURS = {  # RGB in [-1, 1]
 }
 TASKS = (
     "text_to_video text_to_image image_to_video first_last keyframes extend extend_backward retake loop "
-    "inpaint outpaint remix soundtrack dub join"
+    "inpaint outpaint remix upscale soundtrack dub join"
 )
 CARD = Card(
     name="toy",
@@ -59,6 +59,10 @@ class Prepared:
 
     canvas: Canvas
     colour: Tensor
+
+    def head(self, batch: int) -> Prepared:
+        """The same of the first `batch` videos alone."""
+        return Prepared(self.canvas.head(batch), self.colour[:batch])
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ class Toy:
         x0 = _posterior(seen, noise, mean, own=(1 - self.share) * k, shared=self.share * k)
         return {k: x0[place].reshape(z[k].movedim(2, -1).shape).movedim(-1, 2).float() for k, place in places.items()}
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        """Frame by frame, each with its part of the sound: T x H samples of C channels."""
+    def decode(self, z: Tensors, *, memory: None = None) -> Generator[Frames, None, None]:
+        """Frame by frame, each with its part of the sound: T x H samples of C channels. No frame needs another."""
         video = ((z["video"][0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).cpu().numpy()
         sound = z["sound"][0, ..., 0].float().flatten(1).T.cpu().numpy() if "sound" in z else video[:0, 0, 0]
         for t in range(len(video)):
