@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cinecanvas.errors import BadRequest, CannotWrite, CinecanvasError
-from cinecanvas.media.assets import Asset, Store
+from cinecanvas.media.assets import Asset, Holding, Store
 
 _BIG = bytes(range(256)) * (10 << 12)  # 10 MiB: more than is sent in one part
 
@@ -52,6 +53,20 @@ def test_deleting_is_for_good_and_twice_is_no_harm(store: Store) -> None:
     assert not store.has(asset.digest)
     with pytest.raises(BadRequest, match="no asset"):
         store.open(asset.digest)
+
+
+def test_old_records_go_and_of_too_many_the_oldest(store: Store) -> None:
+    for number in range(4):
+        store.put_named(f"{number:064}", bytes(100))
+        time.sleep(0.02)
+    store.tidy(most=250)
+    assert [store.get_named(f"{number:064}") is not None for number in range(4)] == [False, False, True, True]
+    store.put(b"fox", "text/plain")
+    assert store.holds() == Holding(assets=1, bytes=3, records=2, record_bytes=200)
+    store.tidy(days=0)
+    assert store.holds() == Holding(assets=1, bytes=3, records=0, record_bytes=0)
+    store.clear()
+    assert store.holds() == Holding(assets=0, bytes=0, records=0, record_bytes=0)
 
 
 def test_identity_is_the_digest_alone() -> None:

@@ -23,7 +23,7 @@ FLOORS = (
     {"plan", "sampler", "guidance", "anchor", "client", "models", "compose"},
     {"generate"},
     {"jobs", "eval"},
-    {"server", "train", "console"},
+    {"server", "train", "console", "arguments"},
     {"cli"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}

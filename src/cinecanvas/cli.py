@@ -13,17 +13,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from cinecanvas import request as tasks
+from cinecanvas.arguments import fit_named, free_name, place_of, second_and_picture, store_here, taken
 from cinecanvas.console import (
     done_json,
     plan_json,
     print_card,
     print_cards,
     print_done,
+    print_held,
     print_plan,
     reading_json,
     watched,
@@ -34,7 +36,7 @@ from cinecanvas.flags import with_options
 from cinecanvas.request import STILL, Request, text_to_image, text_to_video
 
 if TYPE_CHECKING:  # none of it is needed to print the help
-    from cinecanvas.media.assets import Asset, Store
+    pass
 
 Options = dict[str, Any]  # fields of Request, as `flags` reads them
 
@@ -109,9 +111,10 @@ def _made(request: Request, out: Out = "", live: Live = False, as_json: Json = F
     """The trip of a request, watched, and what it came to."""
     from cinecanvas.generate import generate as run
 
-    store = _store() if request.clips else None
+    store = store_here()
+    store.tidy()
     ending = ".png" if request.seconds == STILL else ".mp4"
-    name = out or _free_name(request.prompt, request.count, ending=ending)
+    name = out or free_name(request.prompt, request.count, ending=ending)
     done = watched(run(request, out=name, store=store, live=live), silent=quiet or as_json)
     if as_json:
         print(json.dumps(done_json(done), ensure_ascii=False))
@@ -144,8 +147,8 @@ def animate(
     options: Options,
 ) -> Request:
     """Set a picture in motion."""
-    (still,) = _taken(picture)
-    return tasks.animate(still, prompt, last=last, fit=_fit(fit), **options)
+    (still,) = taken(picture)
+    return tasks.animate(still, prompt, last=last, fit=fit_named(fit), **options)
 
 
 @app.command()
@@ -160,8 +163,8 @@ def interpolate(
     options: Options,
 ) -> Request:
     """Lead from one picture or film to another."""
-    one, two = _taken(first, second)
-    return tasks.interpolate(one, two, prompt, seconds=seconds, fit=_fit(fit), **options)
+    one, two = taken(first, second)
+    return tasks.interpolate(one, two, prompt, seconds=seconds, fit=fit_named(fit), **options)
 
 
 @app.command()
@@ -176,9 +179,9 @@ def keyframes(
     options: Options,
 ) -> Request:
     """Pin pictures to their seconds and fill what lies between."""
-    times, named = zip(*(_second_and_picture(text) for text in pictures), strict=True)
-    pinned = list(zip(_taken(*named), times, strict=True))
-    return tasks.keyframes(pinned, prompt, fit=_fit(fit), **options)
+    times, named = zip(*(second_and_picture(text) for text in pictures), strict=True)
+    pinned = list(zip(taken(*named), times, strict=True))
+    return tasks.keyframes(pinned, prompt, fit=fit_named(fit), **options)
 
 
 @app.command()
@@ -192,7 +195,7 @@ def extend(
     options: Options,
 ) -> Request:
     """Make a film longer."""
-    (clip,) = _taken(film)
+    (clip,) = taken(film)
     return tasks.extend(clip, prompt, seconds=seconds, backward=backward, **options)
 
 
@@ -205,7 +208,7 @@ def loop(
     options: Options,
 ) -> Request:
     """Make a video whose end leads back to its beginning."""
-    (clip,) = _taken(of) if of is not None else (None,)
+    (clip,) = taken(of) if of is not None else (None,)
     return tasks.loop(prompt, of=clip, **options)
 
 
@@ -220,7 +223,7 @@ def retake(
     options: Options,
 ) -> Request:
     """Make a part of a film anew and keep the rest."""
-    (clip,) = _taken(film)
+    (clip,) = taken(film)
     return tasks.retake(clip, prompt, start=start, end=end, **options)
 
 
@@ -234,7 +237,7 @@ def inpaint(
     options: Options,
 ) -> Request:
     """Paint anew what a mask leaves black."""
-    clip, hole = _taken(film, mask)
+    clip, hole = taken(film, mask)
     return tasks.inpaint(clip, hole, prompt, **options)
 
 
@@ -250,8 +253,8 @@ def outpaint(
     options: Options,
 ) -> Request:
     """Give a picture or film another shape and paint what lies beside it."""
-    (clip,) = _taken(film)
-    return tasks.outpaint(clip, prompt, to=to, place=_place(place), **options)
+    (clip,) = taken(film)
+    return tasks.outpaint(clip, prompt, to=to, place=place_of(place), **options)
 
 
 @app.command()
@@ -264,7 +267,7 @@ def remix(
     options: Options,
 ) -> Request:
     """Tell a film again in other words."""
-    (clip,) = _taken(film)
+    (clip,) = taken(film)
     return tasks.remix(clip, prompt, keep=keep, **options)
 
 
@@ -281,8 +284,8 @@ def upscale(
     """Make a picture or film larger, the model adding what is finer."""
     from cinecanvas.generate import request_of
 
-    (clip,) = _taken(film)
-    words = prompt or request_of(_store().path(clip.digest)).prompt
+    (clip,) = taken(film)
+    words = prompt or request_of(store_here().path(clip.digest)).prompt
     return tasks.upscale(clip, words, times=cast(Any, times), keep=keep, **options)
 
 
@@ -297,7 +300,7 @@ def join(
     options: Options,
 ) -> Request:
     """Join two films by a transition that leads from one into the other."""
-    one, two = _taken(first, second)
+    one, two = taken(first, second)
     return tasks.join(one, two, prompt, seconds=seconds, **options)
 
 
@@ -371,6 +374,21 @@ def models(
     for family, trouble in broken.items():
         print(f"{family}: {trouble}", file=sys.stderr)
     print(elsewhere())
+
+
+@app.command()
+def store(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Forget all of it; files that you named with -o stay.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say how much is kept of what was made and laid, and of films on their way, or forget it."""
+    kept = store_here()
+    if clear:
+        kept.clear()
+    held = kept.holds()
+    print(held.model_dump_json()) if as_json else print_held(held)
 
 
 @app.command()
@@ -494,68 +512,6 @@ def _tell(error: CinecanvasError, *, as_json: bool) -> None:
         print(json.dumps({"error": {**facts, "possible": error.possible, "do": error.do}}, ensure_ascii=False))
     else:
         print(f"cine: {error}", file=sys.stderr)
-
-
-def _store() -> Store:
-    """The store of this machine."""
-    from cinecanvas.media.assets import Store
-    from cinecanvas.settings import settings
-
-    return Store.at(settings().store)
-
-
-def _taken(*named: str) -> list[Asset]:
-    """Pictures and films into the store, described: from files, from URLs, or there already by their digests."""
-    store = _store()
-    return [_asset(store, name) for name in named]
-
-
-def _asset(store: Store, name: str) -> Asset:
-    """What a user calls by name; never for the words of somebody else, who would name our files."""
-    from cinecanvas.media.fetch import fetch
-    from cinecanvas.media.intake import describe, take
-
-    if name.startswith("sha256:"):
-        return describe(store, name)
-    return fetch(store, name) if "://" in name else take(store, name)
-
-
-def _fit(text: str) -> Any:
-    if text not in get_args(tasks.Fit):
-        raise BadRequest(f"The fit {text!r} was asked", f"Possible are {', '.join(get_args(tasks.Fit))}")
-    return text
-
-
-def _second_and_picture(text: str) -> tuple[float, str]:
-    second, _, picture = text.partition(":")
-    try:
-        return float(second), picture
-    except ValueError:
-        raise BadRequest(f"The keyframe {text[:40]!r} was given", "A keyframe is SECOND:FILE, as 1.5:b.png") from None
-
-
-def _place(text: str) -> tuple[float, float]:
-    try:
-        x, y = map(float, text.split(","))
-    except ValueError:
-        raise BadRequest(f"The place {text[:40]!r} was asked", "A place is X,Y, as 0.5,0.5") from None
-    return x, y
-
-
-def _free_name(prompt: str, count: int, *, ending: str) -> str:
-    """The prompt as a file name in this folder that is not taken yet; only a name given by -o is overwritten."""
-    import re
-    import unicodedata
-
-    from cinecanvas.generate import destinations
-
-    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    slug = "-".join(re.findall("[a-z0-9]+", plain))[:60].strip("-") or "video"
-    number, name = 1, f"{slug}{ending}"
-    while any(Path(file).exists() for file in destinations(name, count=max(1, min(count, 100)))):
-        number += 1
-        name = f"{slug}-{number}{ending}"
-    return name
 
 
 def _render(

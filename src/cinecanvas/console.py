@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # none of it is needed to print the help
     from rich.progress import Progress, ProgressColumn
 
     from cinecanvas.generate import Done, Event, Planned
+    from cinecanvas.media.assets import Holding
     from cinecanvas.model import Card
     from cinecanvas.plan import Phases, Plan
     from cinecanvas.world.captions import Reading
@@ -97,6 +98,14 @@ def print_done(done: Done) -> None:
             print(f"  note: {note}")
     print(f"  {_phases(done.phases)}")
     _print_reading(done.reading)
+
+
+def print_held(held: Holding) -> None:
+    """What a store holds, in two lines."""
+    print(f"{held.assets} pictures and films, {_bytes(held.bytes)}")
+    print(
+        f"{held.records} parts of films on their way, {_bytes(held.record_bytes)}; those of a week ago go by themselves"
+    )
 
 
 def print_plan(made: Plan, reading: Reading | None, advice: str) -> None:

@@ -6,13 +6,13 @@ import json
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from cinecanvas import __version__
-from cinecanvas.errors import BadMedia, BadRequest, Unsupported
+from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.audio import mixed
 from cinecanvas.media.destination import NUMBERED, PICTURES, shown_name
@@ -348,7 +348,8 @@ def _filled(
             with trip.timed("denoise"):
                 now = next(way)
             if store is not None and (now.done or time.monotonic() - kept > CHECKPOINT_EVERY):
-                store.put_named(step.key, now.pack())
+                with suppress(CannotWrite):  # what cannot be kept costs a run that is stopped, not this one
+                    store.put_named(step.key, now.pack())
                 kept = time.monotonic()
             yield trip.step(now, video, before=before)
             yield now

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20  # bytes
+MOST_RECORDS = 1 << 30  # bytes of records that `tidy` leaves
 _IN_MEMORY = 8 << 20  # bytes; above, what arrives is kept in a nameless file and sent in parts
 
 
@@ -45,6 +47,15 @@ class Asset(BaseModel, frozen=True):
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+
+class Holding(BaseModel, frozen=True):
+    """What a store holds: assets, and records such as the latents of films on their way."""
+
+    assets: int
+    bytes: int
+    records: int
+    record_bytes: int
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,33 @@ class Store:
     def drop_named(self, key: str) -> None:
         """Forget the record under a key, if there is one."""
         self._drop(_key(key, of="keyed"))
+
+    def holds(self) -> Holding:
+        """How many assets and records are here, and their bytes."""
+        assets, records = ([size for _, _, size in self._listed(kind)] for kind in ("sha256", "keyed"))
+        return Holding(assets=len(assets), bytes=sum(assets), records=len(records), record_bytes=sum(records))
+
+    def tidy(self, *, most: int = MOST_RECORDS, days: float = 7.0) -> None:
+        """Forget the records that are older than some days, and the oldest of what is more than `most` bytes."""
+        left = most
+        for name, when, size in sorted(self._listed("keyed"), key=lambda one: one[1], reverse=True):
+            left -= size
+            if left < 0 or datetime.now(UTC) - when > timedelta(days=days):
+                self._drop(name)
+
+    def clear(self) -> None:
+        """Forget every asset and every record."""
+        for kind in ("sha256", "keyed"):
+            for name, _, _ in self._listed(kind):
+                self._drop(name)
+
+    def _listed(self, kind: str) -> list[tuple[str, datetime, int]]:
+        """Name, time and bytes of everything of a kind."""
+        import obstore
+
+        with _answering():
+            found = [meta for page in obstore.list(self.objects, prefix=kind) for meta in page]
+        return [(str(meta["path"]), meta["last_modified"], meta["size"]) for meta in found]
 
     def _create(self, key: str, stream: BinaryIO, count: int) -> None:
         """Small files only if nobody was faster; large ones in parts, where a second writer repeats the same bytes."""
