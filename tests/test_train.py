@@ -13,11 +13,12 @@ from cinecanvas.grid import Grid
 from cinecanvas.models import diorama
 from cinecanvas.sampler import fill
 from cinecanvas.schedule import full
-from cinecanvas.train import holes, trainer
+from cinecanvas.train import data, holes, trainer
 from cinecanvas.train.losses import flow_loss
 from cinecanvas.train.optim import Optimizer, cooled, orthogonal
 from cinecanvas.train.oracle import FACTS, facts_of, mirrored
-from cinecanvas.train.run import start
+from cinecanvas.train.remix import recycled, remixed
+from cinecanvas.train.run import family_of, start
 from cinecanvas.world.render import render
 from cinecanvas.world.scene import FIRST, change, draw, mirror
 
@@ -39,6 +40,28 @@ def test_a_run_that_was_stopped_goes_on_and_its_export_fills_a_canvas(tmp_path) 
     mean = again.optimizer.mean["dit.head.weight"]
     assert mean.abs().max() > 0 and torch.equal(mean.bfloat16(), family.dit.head.weight)
     assert (tmp_path / "journal.jsonl").exists() and list((tmp_path / "sheets").glob("*.png"))
+
+
+def test_a_clip_remixed_from_no_noise_is_itself_and_from_more_noise_farther_away(tmp_path) -> None:
+    run = start("tiny", 1, tmp_path)
+    family = family_of(run)
+    z = torch.randn(2, 24, 3, 2, 2)
+    far = [
+        (remixed(family, z, family.read(["red", ""]), level=level, seed=1) - z).abs().mean() for level in (0, 0.3, 0.8)
+    ]
+    assert far[0] == 0 < far[1] < far[2]
+
+
+def test_a_late_clip_is_recycled_but_for_its_first_cell_which_is_never_shown(tmp_path) -> None:
+    run = start("tiny", 1, tmp_path)
+    late = run.recipe.buckets[-1]
+    ids = torch.full((40, data.FORMS, data.WORDS), -1, dtype=torch.int16)
+    ids[:, :, 0] = 1
+    latents = torch.randn(40, 24, 3, 2, 2).half()
+    bank = data.Examples(latents, torch.zeros(0), ids, torch.zeros(0))
+    got = recycled(run, late, bank, data.piece_table(run.text))
+    assert late.late and got.shape == latents.shape and got.dtype == latents.dtype
+    assert torch.equal(got[:, :, 0], latents[:, :, 0]) and not torch.equal(got[:, :, 1:], latents[:, :, 1:])
 
 
 def test_the_transformer_learns_what_is_always_true() -> None:

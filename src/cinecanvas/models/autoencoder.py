@@ -126,13 +126,13 @@ class Autoencoder(nn.Module):
             frames = (linear + extra.float()).unflatten(1, (3, self.shape.strides[0]))
             if memory is None:
                 frames = frames.mean(2, keepdim=True)
-            memory = Memory(features, frames[:, :, -1])
+            memory = Memory(features, frames[:, :, -1].clamp(-1, 1))  # what is shown: it must not run away
             yield frames
         return memory
 
 
 class Memory(NamedTuple):
-    """What a group of frames leaves to the next: features at the cells (B, D, H', W') and its last frame (B, 3, H, W)."""
+    """What a group of frames leaves to the next: features (B, D, H', W') and its last frame (B, 3, H, W)."""
 
     features: Tensor
     frame: Tensor
@@ -169,7 +169,7 @@ class Residual(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, cells: Tensor, linear: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor]:
-        """Components (B, C, H', W') and the linear picture (B, 3 t, H, W) to what it lacks, and the features at the cells."""
+        """Components (B, C, H', W') and linear picture (B, 3 t, H, W) to what that lacks, and the features at cells."""
         dtype = self.enter.weight.dtype
         before = torch.zeros_like(linear[:, :3]) if memory is None else memory.frame
         seen = torch.cat([linear, before], dim=1).to(dtype)

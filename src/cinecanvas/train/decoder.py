@@ -27,7 +27,7 @@ Wear = Callable[[Tensor, Sequence[str]], Tensor]
 
 
 class Pool(NamedTuple):
-    """The clips of a bucket whose pixels are kept (N, T, H, W, 3) uint8, and a sentence of each and of its mirror image."""
+    """Clips whose pixels are kept (N, T, H, W, 3) uint8, and a sentence of each and of its mirror image."""
 
     pixels: Tensor
     texts: tuple[list[str], list[str]]
