@@ -64,6 +64,13 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something about what was laid that only the loaded model can tell."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Watch:
     """The first `seconds` of a video can be watched in this file, which grows until the film is whole."""
 
@@ -83,9 +90,10 @@ class Done:
     phases: Phases
     plan: Plan
     reading: Reading | None
+    notes: tuple[str, ...] = ()
 
 
-Event: TypeAlias = Planned | Phase | Step | Watch | Done
+Event: TypeAlias = Planned | Phase | Note | Step | Watch | Done
 
 
 def generate(
@@ -121,6 +129,8 @@ def generate(
     yield trip.enters("load", 0)
     with trip.timed("load"):
         model = _loaded(models, chosen.name, threads=here.threads)
+    notes = tuple(_strangers(model, made, store))
+    yield from map(Note, notes)
     videos, assets = [], []
     for video, (film, file) in enumerate(zip(made.films, files, strict=True)):
         videos.append((yield from _filmed(trip, model, film, video=video, file=file, store=store, live=live)))
@@ -131,7 +141,7 @@ def generate(
             here.cache, {**paces, chosen.name: paced(pace, plan(request, chosen, media=media).phases, trip.phases)}
         )
     paths = tuple(Path(file) for file in files)
-    yield Done(paths, tuple(videos), request.seeds, tuple(assets), trip.phases, made, reading)
+    yield Done(paths, tuple(videos), request.seeds, tuple(assets), trip.phases, made, reading, notes)
 
 
 def request_of(file: Path) -> Request:
@@ -365,6 +375,16 @@ def _finder(store: Store | None) -> Callable[[str], Path]:
         return store.path(digest)
 
     return find
+
+
+def _strangers(model: Model, made: Plan, store: Store | None) -> Iterator[str]:
+    """What the model says of the clips that were laid."""
+    if made.request.clips:
+        from cinecanvas.likeness import strangers
+
+        digests = dict.fromkeys(clip.media for clip in made.request.clips if clip.seen)
+        grid = made.passes[0].grid
+        yield from strangers(model, digests, _finder(store), size=(grid.width, grid.height))
 
 
 def _described(request: Request, store: Store | None) -> dict[str, Asset]:
