@@ -36,9 +36,7 @@ def one(model: str, seconds: float, quality: str, live: bool) -> dict[str, float
             now = time.perf_counter() - begun
             if isinstance(event, Phase) and event.name == "prepare" and not loaded:
                 loaded = now
-            if (
-                isinstance(event, Watch) and event.seconds > 1.2 and not watched
-            ):  # a second is whole when the next begins
+            if isinstance(event, Watch) and event.seconds > 1.2 and not watched:  # whole when the next begins
                 watched = now
     assert isinstance(event, Done)
     whole = time.perf_counter() - begun

@@ -137,9 +137,8 @@ def generate(
         if store is not None and Path(file).is_file():  # numbered pictures stay where they are
             assets.append(_stored(store, file, videos[-1]))
     if trip.steps == sum(step.steps for step in made.passes):  # a resumed run says nothing about the machine's pace
-        keep_paces(
-            here.cache, {**paces, chosen.name: paced(pace, plan(request, chosen, media=media).phases, trip.phases)}
-        )
+        foretold = made.phases.at({name: 1 / slower for name, slower in pace.items()})
+        keep_paces(here.cache, {**paces, chosen.name: paced(pace, foretold, trip.phases)})
     paths = tuple(Path(file) for file in files)
     yield Done(paths, tuple(videos), request.seeds, tuple(assets), trip.phases, made, reading, notes)
 
