@@ -133,11 +133,11 @@ def late(frames: int, *, batch: int, closed: bool = False) -> Canvas:
 
 
 def shown(model: Model, z: Tensor, *, late: bool = False) -> Tensor:
-    """Frames (B, T, H, W, 3) uint8 of latents; what comes before those of a late canvas is their last group."""
+    """Frames (B, T, H, W, 3) uint8 of latents; what comes before those of a late canvas are their last two groups."""
     films = []
     for one in z.split(1):
-        source = model.decode({"video": torch.cat([one[:, :, -1:], one], dim=2) if late else one})
-        films.append(torch.cat([torch.as_tensor(some.rgb) for some in source])[int(late) :])
+        source = model.decode({"video": torch.cat([one[:, :, -2:], one], dim=2) if late else one})
+        films.append(torch.cat([torch.as_tensor(some.rgb) for some in source])[5 if late else 0 :])
     return torch.stack(films)
 
 

@@ -250,6 +250,7 @@ class _Reel:
         self._trip, self._model, self._film, self._out = trip, model, film, out
         self._ready = [False] * max(step.stop for step in film)
         self._shown = self._frames = 0  # cells that are decoded, frames that came of them
+        self._lead = film[0].grid.frames_of(1).stop if film[0].closed else 0
         self._memory: Any = None
         self._last: np.ndarray | None = None
 
@@ -275,8 +276,12 @@ class _Reel:
 
     def _show(self, stop: int) -> bool:
         """Decode the cells before `stop` that are not yet in the file, and put their frames there."""
+        import torch
+
         made = self._trip.plan
         part = {name: z[:, :, self._shown : stop] for name, z in self.latents.items()}
+        if self._lead:  # before the first group of a ring come its last two: the decoder meets it in full swing
+            part = {name: torch.cat([z[:, :, -2:], z[:, :, 1:]], dim=2) for name, z in part.items()}
         self._shown = stop
         way = self._model.decode(part, memory=self._memory)
         while True:
@@ -291,8 +296,8 @@ class _Reel:
                     self._put(frame)
 
     def _put(self, frame: np.ndarray) -> None:
-        """A frame as often as the film shows it; that of a ring before its first group is not of the film."""
-        index = self._frames - self._film[0].closed
+        """A frame as often as the film shows it; those of a ring before its first group are not of the film."""
+        index = self._frames - self._lead
         self._frames, self._last = self._frames + 1, frame
         for moment in shown_for(index, source=self._film[0].grid.fps, fps=self._trip.plan.fps) if index >= 0 else ():
             if moment < self._trip.plan.frames:
