@@ -14,9 +14,10 @@ import pytest
 
 from cinecanvas import Request, models, text_to_video
 from cinecanvas.errors import BadRequest, CannotWrite, Unsupported
-from cinecanvas.generate import Done, Event, Phase, Planned, Step, destinations, generate, shown_for
+from cinecanvas.generate import Done, Event, Phase, Planned, Step, destinations, generate
 from cinecanvas.media.assets import Store
 from cinecanvas.media.video import info, read
+from cinecanvas.reel import shown_for
 from cinecanvas.settings import Settings, settings
 
 

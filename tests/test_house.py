@@ -20,7 +20,7 @@ FLOORS = (
     {"errors"},
     {"request", "schedule", "grid", "settings", "runtime"},
     {"canvas", "model", "media", "world", "layout", "flags"},
-    {"plan", "sampler", "guidance", "anchor", "client", "models", "compose"},
+    {"plan", "sampler", "guidance", "anchor", "likeness", "reel", "client", "models", "compose"},
     {"generate"},
     {"jobs", "eval"},
     {"server", "train", "console", "arguments"},

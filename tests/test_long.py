@@ -133,10 +133,12 @@ def test_a_film_can_be_watched_while_the_rest_is_made(
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.mp4"]
 
 
-def test_a_film_decoded_in_pieces_is_the_film_decoded_at_once(tmp_path: Path, run: Any) -> None:
+@pytest.mark.parametrize("order", ["full", "causal", "pyramid"])
+def test_a_film_decoded_in_pieces_is_the_film_decoded_at_once(tmp_path: Path, run: Any, order: str) -> None:
     (tmp_path / "a").mkdir()
     store = Store.at(tmp_path / "store")
-    _, done = run(tasks.text_to_video("red", seconds=27 / 8, **ASKED), f"{tmp_path}/a/", store=store)
+    request = tasks.text_to_video("red", seconds=27 / 8, **{**ASKED, "order": order})
+    _, done = run(request, f"{tmp_path}/a/", store=store)
     kept = [Fill.unpack(store.get_named(step.key) or b"").z["video"] for step in done.plan.passes]
     whole = torch.zeros(*kept[0].shape[:2], 27, *kept[0].shape[3:])
     for step, z in zip(done.plan.passes, kept, strict=True):

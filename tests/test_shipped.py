@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +19,11 @@ from cinecanvas.eval.faithfulness import exam
 from cinecanvas.eval.judge import judges
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
+from cinecanvas.likeness import likeness, strangers
+from cinecanvas.media.assets import Store
+from cinecanvas.media.intake import take
+from cinecanvas.media.video import write
+from cinecanvas.models import diorama
 from cinecanvas.models.diorama import SHIPPED
 from cinecanvas.models.weights import digest_of
 from cinecanvas.sampler import fill
@@ -78,3 +85,17 @@ def test_damaged_weights_are_one_line_and_exit_2(harm: str, tmp_path: Path) -> N
     assert run.returncode == 2 and not (tmp_path / "a.mp4").exists()
     message = run.stderr.strip().splitlines()[-1]
     assert "weights" in message and str(tmp_path) not in message and "Traceback" not in run.stderr
+
+
+def test_a_picture_of_another_world_is_told_from_those_of_its_own(tmp_path: Path) -> None:
+    model, store = diorama.load(SHIPPED), Store.at(tmp_path / "store")
+    model.card = model.card.model_copy(update={"shows": 28.0})
+    grain = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    own = render([draw(1_000_000_123, LEVELS["first"])], frames=1, height=64, width=64, fps=8).rgb[0, 0].numpy()
+    told = []
+    for picture in (own, grain):
+        write([picture], tmp_path / "a.png", fps=1)
+        still = take(store, tmp_path / "a.png")
+        told.append(list(strangers(model, [still.digest], store.path, size=(64, 64))))
+    assert not told[0] and "is not of the world of diorama" in told[1][0]
+    assert likeness(cinecanvas.load("toy"), grain[:16, :16]) == math.inf  # the toy's latents are pixels

@@ -23,7 +23,7 @@ def watched(events: Iterator[Event], *, silent: bool) -> Done:
 
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-    from cinecanvas.generate import Done, Phase, Planned, Step, Watch
+    from cinecanvas.generate import Done, Note, Phase, Planned, Step, Watch
 
     bar = _bar(TextColumn("{task.description:<8}"), BarColumn(40), MofNCompleteColumn(), silent=silent)
     console, done, watchable = bar.console, cast("Done | None", None), set[Any]()
@@ -40,6 +40,8 @@ def watched(events: Iterator[Event], *, silent: bool) -> Done:
             elif isinstance(event, Step):
                 left = f"steps, {_duration(event.eta)} left{of}"
                 bar.update(task, completed=event.done, total=event.of, left=left)
+            elif isinstance(event, Note):
+                console.print(f"note: {event.text}", markup=False)
             elif isinstance(event, Watch):
                 if event.file not in watchable:
                     console.print(f"watch: {event.file}, it grows", markup=False)
@@ -190,7 +192,7 @@ def done_json(done: Done) -> dict[str, Any]:
     ]
     request = done.plan.request.model_dump(mode="json")
     seconds = {**done.phases.model_dump(), "total": done.phases.total}
-    notes = list(done.plan.notes)
+    notes = [*done.plan.notes, *done.notes]
     return {
         "videos": videos,
         "request": request,

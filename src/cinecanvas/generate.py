@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -26,9 +25,8 @@ from cinecanvas.settings import Settings, settings
 from cinecanvas.world.captions import Reading
 
 if TYPE_CHECKING:  # a plan, a refusal and a list of events need no torch
-    import numpy as np
-
     from cinecanvas.canvas import Tensors
+    from cinecanvas.reel import Reel
     from cinecanvas.sampler import Fill
 
 CHECKPOINT_EVERY = 30.0  # s
@@ -64,6 +62,13 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something about what was laid that only the loaded model can tell."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Watch:
     """The first `seconds` of a video can be watched in this file, which grows until the film is whole."""
 
@@ -83,9 +88,10 @@ class Done:
     phases: Phases
     plan: Plan
     reading: Reading | None
+    notes: tuple[str, ...] = ()
 
 
-Event: TypeAlias = Planned | Phase | Step | Watch | Done
+Event: TypeAlias = Planned | Phase | Note | Step | Watch | Done
 
 
 def generate(
@@ -121,17 +127,18 @@ def generate(
     yield trip.enters("load", 0)
     with trip.timed("load"):
         model = _loaded(models, chosen.name, threads=here.threads)
+    notes = tuple(_strangers(model, made, store))
+    yield from map(Note, notes)
     videos, assets = [], []
     for video, (film, file) in enumerate(zip(made.films, files, strict=True)):
         videos.append((yield from _filmed(trip, model, film, video=video, file=file, store=store, live=live)))
         if store is not None and Path(file).is_file():  # numbered pictures stay where they are
             assets.append(_stored(store, file, videos[-1]))
     if trip.steps == sum(step.steps for step in made.passes):  # a resumed run says nothing about the machine's pace
-        keep_paces(
-            here.cache, {**paces, chosen.name: paced(pace, plan(request, chosen, media=media).phases, trip.phases)}
-        )
+        foretold = made.phases.at({name: 1 / slower for name, slower in pace.items()})
+        keep_paces(here.cache, {**paces, chosen.name: paced(pace, foretold, trip.phases)})
     paths = tuple(Path(file) for file in files)
-    yield Done(paths, tuple(videos), request.seeds, tuple(assets), trip.phases, made, reading)
+    yield Done(paths, tuple(videos), request.seeds, tuple(assets), trip.phases, made, reading, notes)
 
 
 def request_of(file: Path) -> Request:
@@ -161,13 +168,6 @@ def live_name(file: str) -> Path:
     """Where a film can be watched while it is made: NAME.live.mp4 beside it."""
     bare = Path(file.rstrip("/"))
     return bare.with_name(f"{bare.stem}.live.mp4")
-
-
-def shown_for(index: int, *, source: float, fps: float) -> range:
-    """Which frames at `fps` show frame `index` of `source` (1/s): each moment shows the frame that stood then."""
-    # 1e-6 forgives 3 * (8 / 24) = 0.9999999
-    first, stop = (math.ceil((i - 1e-6) * fps / source) for i in (index, index + 1))
-    return range(max(0, first), stop)
 
 
 class _Trip:
@@ -217,13 +217,13 @@ def _filmed(
     seconds = trip.plan.frames / trip.plan.fps
     sound = mixed(trip.plan.sound, _finder(store), seconds=seconds, closed=film[0].closed)
     with writing(file, fps=trip.plan.fps, size=size, metadata=text, sound=sound, live=watched) as out:
-        reel = _Reel(trip, model, film, out)
+        reel = _reel(trip, model, film, out)
         for step in film:
             past = _past(reel.latents, step, last)
             for event in _filled(trip, model, step, past, video=video, before=before, store=store):
                 if not isinstance(event, Fill):
                     yield event
-                elif reel.add(step, event) and watched is not None:
+                elif reel.add(event.z, start=step.start, stop=_sure(step, event)) and watched is not None:
                     yield Watch(watched, video, reel.seconds)
             before, last = before + step.steps, step
         yield trip.enters("write", video)
@@ -233,67 +233,21 @@ def _filmed(
     return out.info
 
 
-class _Reel:
-    """A film between its latents and its file: decoded as far as all that comes before is there, cut and retimed."""
+def _reel(trip: _Trip, model: Model, film: Sequence[Pass], out: Film) -> Reel:
+    """Where the windows of a film become its frames; of a ring the decoder is given two cells before its first."""
+    from cinecanvas.reel import Cut, Reel
 
-    def __init__(self, trip: _Trip, model: Model, film: Sequence[Pass], out: Film) -> None:
-        self.latents: Tensors = {}
-        self._trip, self._model, self._film, self._out = trip, model, film, out
-        self._ready = [False] * max(step.stop for step in film)
-        self._shown = self._frames = 0  # cells that are decoded, frames that came of them
-        self._memory: Any = None
-        self._last: np.ndarray | None = None
+    made, grid = trip.plan, film[0].grid
+    lead = grid.frames_of(1).stop if film[0].closed else 0
+    cut = Cut(source=grid.fps, fps=made.fps, frames=made.frames, crop=made.crop, lead=lead)
+    return Reel(model, out, cut, cells=max(step.stop for step in film), timed=trip.timed)
 
-    @property
-    def seconds(self) -> float:
-        """How much of the film is in its file (s)."""
-        return self._out.count / self._trip.plan.fps
 
-    def add(self, step: Pass, fill: Fill) -> bool:
-        """Take what will not change any more of a window; says whether there was more to see."""
-        sure = fill.finished if step.order != "full" else 0  # moments are cells where they have their own noise
-        stop = step.stop if fill.done else min(step.stop, step.start + sure)
-        for name, z in fill.z.items():
-            if name not in self.latents:
-                self.latents[name] = z.new_zeros(*z.shape[:2], len(self._ready), *z.shape[3:])
-            self.latents[name][:, :, step.start : stop] = z[:, :, : stop - step.start]
-            if step.closed:  # what comes before the first group of a ring is the last
-                self.latents[name][:, :, :1] = z[:, :, -1:]
-        first = 0 if step.closed and fill.done else step.start
-        self._ready[first:stop] = [True] * (stop - first)
-        known = [*self._ready, False].index(False)
-        return known > self._shown and self._show(known)
-
-    def _show(self, stop: int) -> bool:
-        """Decode the cells before `stop` that are not yet in the file, and put their frames there."""
-        made = self._trip.plan
-        part = {name: z[:, :, self._shown : stop] for name, z in self.latents.items()}
-        self._shown = stop
-        way = self._model.decode(part, memory=self._memory)
-        while True:
-            try:
-                with self._trip.timed("decode"):
-                    some = next(way)
-            except StopIteration as end:
-                self._memory = end.value
-                return True
-            with self._trip.timed("write"):
-                for frame in _cropped(some.rgb, made.crop):
-                    self._put(frame)
-
-    def _put(self, frame: np.ndarray) -> None:
-        """A frame as often as the film shows it; that of a ring before its first group is not of the film."""
-        index = self._frames - self._film[0].closed
-        self._frames, self._last = self._frames + 1, frame
-        for moment in shown_for(index, source=self._film[0].grid.fps, fps=self._trip.plan.fps) if index >= 0 else ():
-            if moment < self._trip.plan.frames:
-                self._out.add(frame)
-
-    def finish(self) -> None:
-        """The last frame stands until the end."""
-        assert self._last is not None, "a model decoded nothing"
-        while self._out.count < self._trip.plan.frames:
-            self._out.add(self._last)
+def _sure(step: Pass, fill: Fill) -> int:
+    """The first cell-in-time of the film that may still change; before it all of this window is as it will be."""
+    # where every moment has its own noise, moments are cells, counted from the beginning of the film
+    finished = fill.finished if step.order != "full" else 0
+    return step.stop if fill.done else min(step.stop, max(step.start, finished))
 
 
 class _Past(NamedTuple):
@@ -367,6 +321,16 @@ def _finder(store: Store | None) -> Callable[[str], Path]:
     return find
 
 
+def _strangers(model: Model, made: Plan, store: Store | None) -> Iterator[str]:
+    """What the model says of the clips that were laid."""
+    if made.request.clips:
+        from cinecanvas.likeness import strangers
+
+        digests = dict.fromkeys(clip.media for clip in made.request.clips if clip.seen)
+        grid = made.passes[0].grid
+        yield from strangers(model, digests, _finder(store), size=(grid.width, grid.height))
+
+
 def _described(request: Request, store: Store | None) -> dict[str, Asset]:
     """What is known of the media that the request lays on the canvas."""
     if not request.clips:
@@ -389,13 +353,6 @@ def _kept(store: Store | None, step: Pass) -> Fill | None:
     except BadMedia:
         store.drop_named(step.key)
         return None
-
-
-def _cropped(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The middle (width, height) px of frames (t, H, W, 3)."""
-    height, width = frames.shape[1:3]
-    x, y = (width - size[0]) // 2, (height - size[1]) // 2
-    return frames[:, y : y + size[1], x : x + size[0]]
 
 
 def _facts(made: Plan, step: Pass) -> dict[str, str]:

@@ -100,6 +100,7 @@ class Card(BaseModel):
     parameters: int = 0
     bytes: int = 0
     digests: dict[str, str] = Field(default_factory=dict)  # file name to sha256
+    shows: float | None = None  # dB, at which its code shows 99 of 100 pictures of its own world, or better
     words: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # slot to the values learnt; empty = open domain
     training: str = ""  # the exact command and its cost
     scores: tuple[Score, ...] = ()

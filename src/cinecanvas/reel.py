@@ -1,0 +1,112 @@
+"""A film between its latents and its file: decoded as far as all that comes before is there, cut and retimed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cinecanvas.canvas import Tensors
+from cinecanvas.media.video import Film
+from cinecanvas.model import Model
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Frames at `source` (1/s) to `frames` at `fps`: the middle `crop` (width, height) px, without the first `lead`."""
+
+    source: float
+    fps: float
+    frames: int
+    crop: tuple[int, int]
+    lead: int = 0
+
+
+class Reel:
+    """Takes latents in any order, and puts frames into a film in time order; `latents` are those it has, by track."""
+
+    def __init__(
+        self, model: Model, out: Film, cut: Cut, *, cells: int, timed: Callable[[str], AbstractContextManager[None]]
+    ) -> None:
+        self.latents: Tensors = {}
+        self._model, self._out, self._cut, self._timed = model, out, cut, timed
+        self._ready = [False] * cells
+        self._shown = self._frames = 0  # cells that are decoded, frames that came of them
+        self._memory: Any = None
+        self._last: np.ndarray | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How much of the film is in its file (s)."""
+        return self._out.count / self._cut.fps
+
+    def add(self, z: Tensors, *, start: int, stop: int) -> bool:
+        """Latents (1, C, T, H, W) of the cells from `start` on, final before `stop`; says whether there is more to see.
+
+        Those of a ring come at once, from cell 1 on.
+        """
+        for name, x in z.items():
+            if name not in self.latents:
+                self.latents[name] = x.new_zeros(*x.shape[:2], len(self._ready), *x.shape[3:])
+            self.latents[name][:, :, start:stop] = x[:, :, : stop - start]
+        first = 0 if self._cut.lead and stop > start else start
+        self._ready[first:stop] = [True] * (stop - first)
+        known = [*self._ready, False].index(False)
+        return known > self._shown and self._show(known)
+
+    def finish(self) -> None:
+        """The last frame stands until the end."""
+        assert self._last is not None, "a model decoded nothing"
+        while self._out.count < self._cut.frames:
+            self._out.add(self._last)
+
+    def _show(self, stop: int) -> bool:
+        """Decode the cells before `stop` that are not yet in the film, and put their frames there."""
+        part = {name: z[:, :, self._shown : stop] for name, z in self.latents.items()}
+        if self._cut.lead:
+            part = {name: _led_in(z[:, :, 1:]) for name, z in part.items()}
+        self._shown = stop
+        way = self._model.decode(part, memory=self._memory)
+        while True:
+            try:
+                with self._timed("decode"):
+                    some = next(way)
+            except StopIteration as end:
+                self._memory = end.value
+                return True
+            with self._timed("write"):
+                for frame in _cropped(some.rgb, self._cut.crop):
+                    self._put(frame)
+
+    def _put(self, frame: np.ndarray) -> None:
+        """A frame as often as the film shows it."""
+        index = self._frames - self._cut.lead
+        self._frames, self._last = self._frames + 1, frame
+        for moment in shown_for(index, source=self._cut.source, fps=self._cut.fps) if index >= 0 else ():
+            if moment < self._cut.frames:
+                self._out.add(frame)
+
+
+def shown_for(index: int, *, source: float, fps: float) -> range:
+    """Which frames at `fps` show frame `index` of `source` (1/s): each moment shows the frame that stood then."""
+    # 1e-6 forgives 3 * (8 / 24) = 0.9999999
+    first, stop = (math.ceil((i - 1e-6) * fps / source) for i in (index, index + 1))
+    return range(max(0, first), stop)
+
+
+def _led_in(ring: Tensor) -> Tensor:
+    """A ring after its own last two cells: so the decoder meets its first group in full swing."""
+    return torch.cat([ring[:, :, [-2 % ring.shape[2], -1]], ring], dim=2)
+
+
+def _cropped(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle (width, height) px of frames (t, H, W, 3)."""
+    height, width = frames.shape[1:3]
+    x, y = (width - size[0]) // 2, (height - size[1]) // 2
+    return frames[:, y : y + size[1], x : x + size[0]]
