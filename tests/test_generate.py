@@ -14,7 +14,7 @@ import pytest
 
 from cinecanvas import Request, models, text_to_video
 from cinecanvas.errors import BadRequest, CannotWrite, Unsupported
-from cinecanvas.generate import Done, Event, Phase, Planned, Step, destinations, generate
+from cinecanvas.generate import Done, Event, Phase, Planned, Step, Watch, destinations, generate
 from cinecanvas.media.assets import Store
 from cinecanvas.media.video import info, read
 from cinecanvas.reel import shown_for
@@ -260,3 +260,13 @@ def test_a_broken_plugin_harms_nobody_else(monkeypatch: pytest.MonkeyPatch) -> N
             models.card("broken")
     finally:
         models.families.cache_clear()
+
+
+def test_pictures_in_a_folder_are_named_where_they_are(tmp_path: Path, here: Settings) -> None:
+    _, done = run(toy(), f"{tmp_path}/frames/", here, live=True)
+    assert done.files == (tmp_path / "frames" / "%04d.png",) and (tmp_path / "frames" / "0001.png").exists()
+
+
+def test_one_picture_is_not_watched_while_it_is_made(tmp_path: Path, here: Settings) -> None:
+    events, _ = run(toy(seconds=None), tmp_path / "a.png", here, live=True)
+    assert not [event for event in events if isinstance(event, Watch)]

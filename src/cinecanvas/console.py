@@ -26,7 +26,8 @@ def watched(events: Iterator[Event], *, silent: bool) -> Done:
     from cinecanvas.generate import Done, Note, Phase, Planned, Step, Watch
 
     bar = _bar(TextColumn("{task.description:<8}"), BarColumn(40), MofNCompleteColumn(), silent=silent)
-    console, done, watchable = bar.console, cast("Done | None", None), set[Any]()
+    console, done = bar.console, cast("Done | None", None)
+    entered, watchable = set[tuple[str, str]](), set[Any]()  # a long film enters its phases window by window
     with closing(cast(Any, events)), bar:
         task, of = bar.add_task("plan", total=None, left=""), ""
         for event in events:
@@ -35,8 +36,9 @@ def watched(events: Iterator[Event], *, silent: bool) -> Done:
             elif isinstance(event, Phase):
                 of = f"  video {event.video + 1}" if event.video else ""
                 bar.update(task, description=event.name, completed=0, total=None, left=of)
-                if not console.is_terminal:
+                if not console.is_terminal and (event.name, of) not in entered:
                     console.print(f"{event.name}{of}")
+                entered.add((event.name, of))
             elif isinstance(event, Step):
                 left = f"steps, {_duration(event.eta)} left{of}"
                 bar.update(task, completed=event.done, total=event.of, left=left)

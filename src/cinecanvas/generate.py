@@ -137,7 +137,7 @@ def generate(
     if trip.steps == sum(step.steps for step in made.passes):  # a resumed run says nothing about the machine's pace
         foretold = made.phases.at({name: 1 / slower for name, slower in pace.items()})
         keep_paces(here.cache, {**paces, chosen.name: paced(pace, foretold, trip.phases)})
-    paths = tuple(Path(file) for file in files)
+    paths = tuple(Path(f, one.name) if f.endswith("/") else Path(f) for f, one in zip(files, videos, strict=True))
     yield Done(paths, tuple(videos), request.seeds, tuple(assets), trip.phases, made, reading, notes)
 
 
@@ -211,7 +211,7 @@ def _filmed(
     """A whole film, window by window: what one has made the next one knows, and what is ready goes into the file."""
     from cinecanvas.sampler import Fill
 
-    before, last, watched = 0, film[0], live_name(file) if live else None
+    before, last, watched = 0, film[0], live_name(file) if live and trip.plan.frames > 1 else None
     text = _facts(trip.plan, film[0])
     size = (trip.plan.width, trip.plan.height)
     seconds = trip.plan.frames / trip.plan.fps
