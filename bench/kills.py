@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cinecanvas import request as tasks
 from cinecanvas.canvas import Canvas, Tensors
@@ -80,8 +81,8 @@ class Counted:
         say("call", cond.canvas.tracks["video"].start)
         return self.model.denoise(z, sigma, cond, to=to)
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        return self.model.decode(z)
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        return self.model.decode(z, memory=memory)
 
 
 def say(what: str, start: int = -1) -> None:

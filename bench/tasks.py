@@ -23,10 +23,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,8 +108,8 @@ class Pasted:
         x0 = self.model.denoise(z, sigma, cond, to=to)
         return {name: torch.where(self.over.known[name], self.over.tracks[name].x, x) for name, x in x0.items()}
 
-    def decode(self, z: Tensors) -> Iterator[Frames]:
-        return self.model.decode(z)
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        return self.model.decode(z, memory=memory)
 
 
 def led(model: Model) -> Model:

@@ -223,8 +223,10 @@ def _filmed(
             for event in _filled(trip, model, step, past, video=video, before=before, store=store):
                 if not isinstance(event, Fill):
                     yield event
-                elif reel.add(event.z, start=step.start, stop=_sure(step, event)) and watched is not None:
-                    yield Watch(watched, video, reel.seconds)
+                    continue
+                for shown in reel.add(event.z, start=step.start, stop=_sure(step, event)):
+                    if watched is not None:
+                        yield Watch(watched, video, shown)
             before, last = before + step.steps, step
         yield trip.enters("write", video)
         began = time.perf_counter()

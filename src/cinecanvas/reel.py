@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -41,13 +41,8 @@ class Reel:
         self._memory: Any = None
         self._last: np.ndarray | None = None
 
-    @property
-    def seconds(self) -> float:
-        """How much of the film is in its file (s)."""
-        return self._out.count / self._cut.fps
-
-    def add(self, z: Tensors, *, start: int, stop: int) -> bool:
-        """Latents (1, C, T, H, W) of the cells from `start` on, final before `stop`; says whether there is more to see.
+    def add(self, z: Tensors, *, start: int, stop: int) -> Iterator[float]:
+        """Latents (1, C, T, H, W) of the cells from `start` on, final before `stop`; yields `seconds` as they grow.
 
         Those of a ring come at once, from cell 1 on.
         """
@@ -58,7 +53,8 @@ class Reel:
         first = 0 if self._cut.lead and stop > start else start
         self._ready[first:stop] = [True] * (stop - first)
         known = [*self._ready, False].index(False)
-        return known > self._shown and self._show(known)
+        if known > self._shown:
+            yield from self._show(known)
 
     def finish(self) -> None:
         """The last frame stands until the end."""
@@ -66,8 +62,8 @@ class Reel:
         while self._out.count < self._cut.frames:
             self._out.add(self._last)
 
-    def _show(self, stop: int) -> bool:
-        """Decode the cells before `stop` that are not yet in the film, and put their frames there."""
+    def _show(self, stop: int) -> Iterator[float]:
+        """Decode the cells before `stop` that are not in the film yet, put their frames there, and yield its length."""
         part = {name: z[:, :, self._shown : stop] for name, z in self.latents.items()}
         if self._cut.lead:
             part = {name: _led_in(z[:, :, 1:]) for name, z in part.items()}
@@ -79,10 +75,11 @@ class Reel:
                     some = next(way)
             except StopIteration as end:
                 self._memory = end.value
-                return True
+                return
             with self._timed("write"):
                 for frame in _cropped(some.rgb, self._cut.crop):
                     self._put(frame)
+            yield self._out.count / self._cut.fps
 
     def _put(self, frame: np.ndarray) -> None:
         """A frame as often as the film shows it."""
