@@ -57,7 +57,7 @@ class Life:
 
 @dataclass(frozen=True)
 class Unbroken:
-    """The digest of the film as one process makes it, and the seconds that its windows and its file took."""
+    """The digest of the film as one process makes it, and the seconds that its windows and its end took."""
 
     film: str
     filling: float
@@ -149,7 +149,7 @@ def killed(folder: Path, life: float, store: Store, passes: Sequence[Pass], film
     _, last, start = lines[-1] if lines else (0.0, "start", -1)
     number = {step.start: i for i, step in enumerate(passes, 1)}
     return Life(
-        ended={"call": f"window {number.get(start)}", "decode": "decode, write"}.get(last, last),
+        ended={"call": f"window {number.get(start)}"}.get(last, last),
         seconds=round(now["done"] - now["loaded"] if "done" in now else life, 3),
         before=len(before),
         after=len(finished(store, passes)),
@@ -208,7 +208,7 @@ def main() -> int:
         lines = lived(folders[0])
         at = {what: at for at, what, _ in lines}
         whole, mine = (folder / "out" / "film.mp4" for folder in folders)
-        unbroken = Unbroken(digest(whole), at["decode"] - at["loaded"], at["done"] - at["decode"])
+        unbroken = Unbroken(digest(whole), at["write"] - at["loaded"], at["done"] - at["write"])
         lives = chain(folders[1], asked.kills, store, passes, unbroken, asked.seed)
         facts = {
             "windows": len(passes),
