@@ -91,7 +91,7 @@ def cpu(minutes: float) -> Recipe:
         ),
         code_clips=int(min(1500, 12 * minutes + 64)),
         code_minutes=minutes * 0.07,
-        polish_minutes=minutes * 0.06,
+        polish_minutes=minutes * 0.18,  # what it repairs is seen in every film: 14 minutes in 230 left squares
         stills_minutes=minutes * 0.2,
     )
 

@@ -55,7 +55,7 @@ def train(
         raise BadRequest(f"{minutes} minutes were asked for", "A run takes from 0.2 minutes to 100000")
     begun = time.monotonic()
     run = start(preset, minutes, out, resume=resume, origin=origin)
-    polish = min(run.recipe.polish_minutes, 0.1 * minutes)
+    polish = min(run.recipe.polish_minutes, 0.2 * minutes)
     deadline = begun + 60 * (minutes - polish)
     run.spent.pop("polish", None)  # it follows every call's clips
     try:
