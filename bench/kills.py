@@ -19,18 +19,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from cinecanvas import request as tasks
-from cinecanvas.canvas import Canvas, Tensors
+from cinecanvas.canvas import Tensors
 from cinecanvas.generate import Phase, generate
 from cinecanvas.media.assets import Store
 from cinecanvas.media.intake import take
 from cinecanvas.media.video import read
-from cinecanvas.model import Card, Conditioning, Frames, Model
+from cinecanvas.model import Around, Conditioning, Model
 from cinecanvas.models import card, load
 from cinecanvas.plan import Pass, plan
 from cinecanvas.request import Request
@@ -65,24 +64,12 @@ class Unbroken:
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counted(Around):
     """A Model that prints a line for each of its network calls: the first cell-in-time of the window."""
-
-    model: Model
-
-    @property
-    def card(self) -> Card:
-        return self.model.card
-
-    def prepare(self, canvas: Canvas, text: Sequence[str]) -> Conditioning:
-        return self.model.prepare(canvas, text)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Conditioning, *, to: Tensors | None = None) -> Tensors:
         say("call", cond.canvas.tracks["video"].start)
         return self.model.denoise(z, sigma, cond, to=to)
-
-    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
-        return self.model.decode(z, memory=memory)
 
 
 def say(what: str, start: int = -1) -> None:

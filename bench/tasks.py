@@ -23,11 +23,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +39,7 @@ from cinecanvas.eval.scores import keep, middle, signed
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
 from cinecanvas.likeness import likeness
-from cinecanvas.model import Card, Conditioning, Frames, Model, Score
+from cinecanvas.model import Around, Conditioning, Model, Score
 from cinecanvas.models import diorama
 from cinecanvas.schedule import full
 from cinecanvas.world.captions import caption
@@ -87,29 +86,18 @@ def faded(films: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Pasted:
+class Pasted(Around):
     """Replace and re-noise (RePaint, Lugmayr et al. 2022, without its resampling), as a Model round a Model.
 
     Its guess of a known cell is the truth, so that every step of the solver leaves there the truth under the noise of
     that step. The network is not told which cells are known.
     """
 
-    model: Model
     over: Canvas  # latent
-
-    @property
-    def card(self) -> Card:
-        return self.model.card
-
-    def prepare(self, canvas: Canvas, text: Sequence[str]) -> Conditioning:
-        return self.model.prepare(canvas, text)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Conditioning, *, to: Tensors | None = None) -> Tensors:
         x0 = self.model.denoise(z, sigma, cond, to=to)
         return {name: torch.where(self.over.known[name], self.over.tracks[name].x, x) for name, x in x0.items()}
-
-    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
-        return self.model.decode(z, memory=memory)
 
 
 def led(model: Model) -> Model:

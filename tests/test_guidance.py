@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from oracle import blank, conditional, draw, error, sampled
 
 from cinecanvas.canvas import Canvas, Tensors
 from cinecanvas.guidance import guided
-from cinecanvas.model import Card, Frames, Model
+from cinecanvas.model import Around, Model
 from cinecanvas.models.toy import Toy
 from cinecanvas.schedule import full
 
@@ -21,15 +21,10 @@ TOY = Toy(std=1.0)
 
 
 @dataclass(frozen=True)
-class Watched:
+class Watched(Around):
     """A Model that notes the batch of every call."""
 
-    model: Model
     batches: list[tuple[str, int]] = field(default_factory=list)
-
-    @property
-    def card(self) -> Card:
-        return self.model.card
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Any:
         self.batches.append(("prepare", len(text)))
@@ -38,9 +33,6 @@ class Watched:
     def denoise(self, z: Tensors, sigma: Tensors, cond: Any, *, to: Tensors | None = None) -> Tensors:
         self.batches.append(("denoise", len(z["video"])))
         return self.model.denoise(z, sigma, cond, to=to)
-
-    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
-        return self.model.decode(z, memory=memory)
 
 
 def test_scale_one_is_the_model_itself() -> None:

@@ -6,15 +6,15 @@ become pebbles. What a film *is* moves little, though: this is a Model round a M
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cinecanvas.canvas import Canvas, Tensors
-from cinecanvas.model import Card, Frames, Model
+from cinecanvas.canvas import Tensors
+from cinecanvas.model import Around, Model
 
 
 class Anchor(NamedTuple):
@@ -47,23 +47,12 @@ def anchored(model: Model, cells: Tensors) -> Model:
 
 
 @dataclass(frozen=True)
-class _Anchored:
-    model: Model
+class _Anchored(Around):
     anchors: Mapping[str, Anchor]
-
-    @property
-    def card(self) -> Card:
-        return self.model.card
-
-    def prepare(self, canvas: Canvas, text: Sequence[str]) -> Any:
-        return self.model.prepare(canvas, text)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Any, *, to: Tensors | None = None) -> Tensors:
         guess = self.model.denoise(z, sigma, cond, to=to)
         return {name: self.anchors[name].hold(x0) if name in self.anchors else x0 for name, x0 in guess.items()}
-
-    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
-        return self.model.decode(z, memory=memory)
 
 
 def _row(z: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cinecanvas.canvas import Canvas, Tensors
-from cinecanvas.model import Card, Frames, Model
+from cinecanvas.model import Around, Model
 
 
 def guided(
@@ -39,18 +39,13 @@ class _Both:
 
 
 @dataclass(frozen=True)
-class _Guided:
+class _Guided(Around):
     """A Model whose x0 leans from the negative prompt towards the prompt."""
 
-    model: Model
     scale: float
     negative: str
     interval: tuple[float, float]
     rescale: float
-
-    @property
-    def card(self) -> Card:
-        return self.model.card
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> _Both:
         inner = self.model.prepare(canvas.repeat(2), [*text, *[self.negative] * len(text)])
@@ -62,9 +57,6 @@ class _Guided:
             return self.model.denoise(z, sigma, cond.inner.head(cond.canvas.batch), to=to)
         x0 = self.model.denoise(_twice(z), _twice(sigma), cond.inner, to=None if to is None else _twice(to))
         return {name: self._lean(x0[name], sigma[name]) for name in z}
-
-    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
-        return self.model.decode(z, memory=memory)
 
     def _lean(self, both: Tensor, sigma: Tensor) -> Tensor:
         """Both answers (2B, C, T, H, W) to one (B, C, T, H, W); cells outside the interval take the prompted one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -138,3 +139,23 @@ class Model(Protocol):
         So a film is decoded while it is made: `memory = yield from decode(first)`, then `decode(rest, memory=memory)`.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Around:
+    """A Model round a Model: all is as the inner one has it, but for what a subclass says otherwise."""
+
+    model: Model
+
+    @property
+    def card(self) -> Card:
+        return self.model.card
+
+    def prepare(self, canvas: Canvas, text: Sequence[str]) -> Any:
+        return self.model.prepare(canvas, text)
+
+    def denoise(self, z: Tensors, sigma: Tensors, cond: Any, *, to: Tensors | None = None) -> Tensors:
+        return self.model.denoise(z, sigma, cond, to=to)
+
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        return self.model.decode(z, memory=memory)
