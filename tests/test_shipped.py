@@ -22,7 +22,7 @@ from cinecanvas.guidance import guided
 from cinecanvas.likeness import likeness, strangers
 from cinecanvas.media.assets import Store
 from cinecanvas.media.intake import take
-from cinecanvas.media.video import write
+from cinecanvas.media.video import read, write
 from cinecanvas.models import diorama
 from cinecanvas.models.diorama import SHIPPED
 from cinecanvas.models.weights import digest_of
@@ -99,3 +99,24 @@ def test_a_picture_of_another_world_is_told_from_those_of_its_own(tmp_path: Path
         told.append(list(strangers(model, [still.digest], store.path, size=(64, 64))))
     assert not told[0] and "is not of the world of diorama" in told[1][0]
     assert likeness(cinecanvas.load("toy"), grain[:16, :16]) == math.inf  # the toy's latents are pixels
+
+
+def test_what_is_not_retaken_is_the_same_picture_to_the_bit_before_and_after(tmp_path: Path) -> None:
+    """The decoder remembers the group before, and still nothing of a retake shows in the groups that follow it."""
+    store, truth = Store.at(tmp_path / "store"), draw(1_000_003_001, LEVELS["first"])
+    write(render([truth], frames=33, height=64, width=64, fps=8).rgb[0].numpy(), tmp_path / "a.mp4", fps=8)
+    clip, films = take(store, tmp_path / "a.mp4"), []
+    for seed in (1, 2):
+        out = f"{tmp_path}/{seed}/"
+        size = {"width": 64, "height": 64}
+        request = cinecanvas.retake(
+            clip, "a red ball on grass", start=9 / 8, end=17 / 8, seed=seed, quality="draft", **size
+        )
+        list(cinecanvas.generate(request, out=out, store=store))
+        films.append(np.stack(list(read(out))))
+    same = [np.array_equal(a, b) for a, b in zip(*films, strict=True)]
+    assert same == [True] * 9 + [False] * 8 + [True] * 16
+    rgb = torch.as_tensor(np.stack(list(read(store.path(clip.digest))))).movedim(-1, 0)[None] / 127.5 - 1
+    model = diorama.load(SHIPPED)
+    whole = np.concatenate([f.rgb for f in model.decode({"video": model.autoencoder.encode(rgb)})])
+    assert np.array_equal(films[0][17:], whole[17:])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
-from cinecanvas import __version__
+from cinecanvas import __version__, layout
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.audio import mixed
@@ -25,7 +25,7 @@ from cinecanvas.settings import Settings, settings
 from cinecanvas.world.captions import Reading
 
 if TYPE_CHECKING:  # a plan, a refusal and a list of events need no torch
-    from cinecanvas.canvas import Tensors
+    from cinecanvas.canvas import Canvas, Tensors
     from cinecanvas.reel import Reel
     from cinecanvas.sampler import Fill
 
@@ -217,9 +217,15 @@ def _filmed(
     seconds = trip.plan.frames / trip.plan.fps
     sound = mixed(trip.plan.sound, _finder(store), seconds=seconds, closed=film[0].closed)
     with writing(file, fps=trip.plan.fps, size=size, metadata=text, sound=sound, live=watched) as out:
-        reel = _reel(trip, model, film, out)
+        untouched = layout.untouched(
+            (clip for step in film for clip in step.clips), max(film, key=lambda step: step.stop).grid
+        )
+        reel = _reel(trip, model, film, out, untouched)
         for step in film:
             past = _past(reel.latents, step, last)
+            if untouched:
+                under = model.prepare(_composed(step, store), [step.prompt]).canvas
+                reel.lay({name: track.x for name, track in under.tracks.items()}, start=step.start)
             for event in _filled(trip, model, step, past, video=video, before=before, store=store):
                 if not isinstance(event, Fill):
                     yield event
@@ -235,14 +241,22 @@ def _filmed(
     return out.info
 
 
-def _reel(trip: _Trip, model: Model, film: Sequence[Pass], out: Film) -> Reel:
+def _reel(trip: _Trip, model: Model, film: Sequence[Pass], out: Film, untouched: frozenset[int]) -> Reel:
     """Where the windows of a film become its frames; of a ring the decoder is given two cells before its first."""
     from cinecanvas.reel import Cut, Reel
 
     made, grid = trip.plan, film[0].grid
     lead = grid.frames_of(1).stop if film[0].closed else 0
     cut = Cut(source=grid.fps, fps=made.fps, frames=made.frames, crop=made.crop, lead=lead)
-    return Reel(model, out, cut, cells=max(step.stop for step in film), timed=trip.timed)
+    cells = max(step.stop for step in film)
+    return Reel(model, out, cut, cells=cells, timed=trip.timed, untouched=untouched)
+
+
+def _composed(step: Pass, store: Store | None) -> Canvas:
+    """The pixels that are laid on a window."""
+    from cinecanvas.compose import compose
+
+    return compose(step.clips, step.grid, _finder(store), window=step.frames, closed=step.closed)
 
 
 def _sure(step: Pass, fill: Fill) -> int:
@@ -280,7 +294,6 @@ def _filled(
 ) -> Iterator[Phase | Step | Fill]:
     """One pass, Fill by Fill: from the store as far as it is there, the rest from the network."""
     from cinecanvas.anchor import anchored
-    from cinecanvas.compose import compose
     from cinecanvas.guidance import guided
     from cinecanvas.sampler import SOLVERS, fill
 
@@ -292,8 +305,7 @@ def _filled(
     with trip.timed("prepare"):
         asked = guided(model, step.guidance, negative=step.negative, interval=(step.guided_from, 1.0))
         asked = anchored(asked, past.anchor)
-        canvas = compose(step.clips, step.grid, _finder(store), window=step.frames, closed=step.closed)
-        prepared = asked.prepare(canvas, [step.prompt])
+        prepared = asked.prepare(_composed(step, store), [step.prompt])
         for name, z in past.known.items():
             prepared = replace(prepared, canvas=prepared.canvas.place(name, z, at=(past.at, 0, 0)))
     yield trip.enters("denoise", video)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
@@ -37,7 +37,7 @@ def lay(
     """Every clip of a request on a grid of which the first `visible` frames and the middle `crop` (px) are seen."""
     placed = tuple(_placed(clip, media, grid, crop=crop, visible=visible) for clip in request.clips)
     for one, other in itertools.combinations(placed, 2):
-        if one.clip.seen and other.clip.seen and _meet(one, other):
+        if one.clip.seen and other.clip.seen and one.clip.keep and other.clip.keep and _meet(one, other):
             second = max(one.first, other.first) / grid.fps
             raise BadRequest(
                 f"Two clips were laid on one place at {second:.3g} s",
@@ -50,7 +50,7 @@ def lay(
 def task(request: Request) -> str:
     """The name of what is asked, as Cards have it: it follows from what is known, and nothing else looks at it."""
     still = request.seconds is not None and request.seconds <= STILL
-    clips = [clip for clip in request.clips if clip.seen]
+    clips = [clip for clip in request.clips if clip.seen and clip.keep]
     if not clips:
         return "text_to_image" if still else "text_to_video"
     if request.finer:
@@ -62,6 +62,15 @@ def task(request: Request) -> str:
     if any(clip.box != (0.0, 0.0, 1.0, 1.0) for clip in clips):
         return "outpaint"
     return "keyframes" if len(clips) > 1 else "image_to_video"
+
+
+def untouched(clips: Iterable[Placed], grid: Grid) -> frozenset[int]:
+    """The frames of cells that are known and stand in a film that lies whole under all of it; none if none does."""
+    whole = [one for one in clips if one.clip.seen and one.clip.box == (0.0, 0.0, 1.0, 1.0)]
+    under = {frame for one in whole if one.clip.keep == 0 for frame in one.covers}
+    known = {frame for one in whole if one.clip.keep == 1 and not one.clip.mask for frame in one.covers} & under
+    cells = map(grid.frames_of, range(grid.cells[0]))
+    return frozenset(frame for cell in cells if known.issuperset(cell) for frame in cell)
 
 
 def part(clip: Clip, facts: Media) -> tuple[float, float]:

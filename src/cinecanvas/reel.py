@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cinecanvas.canvas import Tensors
 from cinecanvas.media.video import Film
-from cinecanvas.model import Model
+from cinecanvas.model import Frames, Model
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,36 @@ class Reel:
     """Takes latents in any order, and puts frames into a film in time order; `latents` are those it has, by track."""
 
     def __init__(
-        self, model: Model, out: Film, cut: Cut, *, cells: int, timed: Callable[[str], AbstractContextManager[None]]
+        self,
+        model: Model,
+        out: Film,
+        cut: Cut,
+        *,
+        cells: int,
+        timed: Callable[[str], AbstractContextManager[None]],
+        untouched: frozenset[int] = frozenset(),
     ) -> None:
         self.latents: Tensors = {}
-        self._model, self._out, self._cut, self._timed = model, out, cut, timed
+        self._model, self._out, self._cut, self._timed, self._untouched = model, out, cut, timed, untouched
+        self._under: Tensors = {}
         self._ready = [False] * cells
         self._shown = self._frames = 0  # cells that are decoded, frames that came of them
-        self._memory: Any = None
+        self._memories: list[Any] = [None, None]
         self._last: np.ndarray | None = None
+
+    def lay(self, z: Tensors, *, start: int) -> None:
+        """Latents of the film that lies under this one: its frames are shown where they are untouched.
+
+        A decoder remembers the group before, so what is new would change the known groups that follow it too.
+        """
+        self._keep(self._under, z, start, start + next(iter(z.values())).shape[2])
 
     def add(self, z: Tensors, *, start: int, stop: int) -> Iterator[float]:
         """Latents (1, C, T, H, W) of the cells from `start` on, final before `stop`; yields `seconds` as they grow.
 
         Those of a ring come at once, from cell 1 on.
         """
-        for name, x in z.items():
-            if name not in self.latents:
-                self.latents[name] = x.new_zeros(*x.shape[:2], len(self._ready), *x.shape[3:])
-            self.latents[name][:, :, start:stop] = x[:, :, : stop - start]
+        self._keep(self.latents, z, start, stop)
         first = 0 if self._cut.lead and stop > start else start
         self._ready[first:stop] = [True] * (stop - first)
         known = [*self._ready, False].index(False)
@@ -62,24 +74,38 @@ class Reel:
         while self._out.count < self._cut.frames:
             self._out.add(self._last)
 
+    def _keep(self, into: Tensors, z: Tensors, start: int, stop: int) -> None:
+        """Latents of a window where they stand in the film."""
+        for name, x in z.items():
+            if name not in into:
+                into[name] = x.new_zeros(*x.shape[:2], len(self._ready), *x.shape[3:])
+            into[name][:, :, start:stop] = x[:, :, : stop - start]
+
     def _show(self, stop: int) -> Iterator[float]:
         """Decode the cells before `stop` that are not in the film yet, put their frames there, and yield its length."""
-        part = {name: z[:, :, self._shown : stop] for name, z in self.latents.items()}
+        films = [self.latents, self._under] if self._untouched else [self.latents]
+        parts = [{name: z[:, :, self._shown : stop] for name, z in film.items()} for film in films]
         if self._cut.lead:
-            part = {name: _led_in(z[:, :, 1:]) for name, z in part.items()}
+            parts = [{name: _led_in(z[:, :, 1:]) for name, z in part.items()} for part in parts]
         self._shown = stop
-        way = self._model.decode(part, memory=self._memory)
+        ways = [self._model.decode(part, memory=memory) for part, memory in zip(parts, self._memories, strict=False)]
         while True:
-            try:
-                with self._timed("decode"):
-                    some = next(way)
-            except StopIteration as end:
-                self._memory = end.value
+            with self._timed("decode"):
+                groups = [self._next(way, number) for number, way in enumerate(ways)]
+            if groups[0] is None:
                 return
             with self._timed("write"):
-                for frame in _cropped(some.rgb, self._cut.crop):
-                    self._put(frame)
+                for frames in zip(*(_cropped(group, self._cut.crop) for group in groups), strict=True):
+                    self._put(frames[-1 if self._frames in self._untouched else 0])
             yield self._out.count / self._cut.fps
+
+    def _next(self, way: Generator[Frames, None, Any], number: int) -> Any:
+        """The next frames (t, H, W, 3) of a decoder; at its end None, and what it remembers is kept."""
+        try:
+            return next(way).rgb
+        except StopIteration as end:
+            self._memories[number] = end.value
+            return None
 
     def _put(self, frame: np.ndarray) -> None:
         """A frame as often as the film shows it."""

@@ -274,7 +274,8 @@ def retake(clip: Media, prompt: str, *, start: float, end: float, **options: Unp
         raise BadRequest(asked, f"A part begins at 0 s or later, ends by {length:.4g} s, and is not empty")
     kept = ((a, b) for a, b in ((0.0, start), (end, length)) if b - a > 1e-6)
     heard = (Clip(media=clip.digest, role="sound"),) if clip.sound else ()
-    clips = (*(Clip(media=clip.digest, start=a, trim=(a, b)) for a, b in kept), *heard)
+    whole = Clip(media=clip.digest, keep=0.0)  # what was there before, under the hole: what follows is decoded after it
+    clips = (whole, *(Clip(media=clip.digest, start=a, trim=(a, b)) for a, b in kept), *heard)
     return _asked(prompt, _of(clip, options), seconds=length, clips=clips)
 
 
