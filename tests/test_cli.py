@@ -201,6 +201,14 @@ def test_a_signal_stops_the_run_and_leaves_nothing(
         os.killpg(process.pid, 0)
 
 
+def test_a_film_needs_no_store_and_a_laid_picture_does(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "blocked").write_text("")
+    assert cli.main(["image", "red", "-o", "a.png", "--model", "toy"]) == 0
+    monkeypatch.setenv("CINECANVAS_HOME", str(home / "blocked" / "home"))
+    assert cli.main(["generate", "red", "-o", "b.mp4", *TOY]) == 0 and (home / "b.mp4").exists()
+    assert cli.main(["animate", "a.png", "red", "-o", "c.mp4", *TOY]) == 2
+
+
 def test_a_closed_pipe_is_quiet() -> None:
     process = subprocess.Popen([*CINE, "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from cinecanvas.errors import BadRequest
-from cinecanvas.request import Fit
+from cinecanvas.errors import BadRequest, CinecanvasError
+from cinecanvas.request import Fit, Request
 
 if TYPE_CHECKING:  # none of it is needed to print the help
     from cinecanvas.media.assets import Asset, Store
@@ -18,6 +18,18 @@ def store_here() -> Store:
     from cinecanvas.settings import settings
 
     return Store.at(settings().store)
+
+
+def keeper(request: Request) -> Store | None:
+    """The store, tidied, for what a request makes; None where there can be none and nothing that is laid needs one."""
+    try:
+        store = store_here()
+        store.tidy()
+    except CinecanvasError:
+        if request.clips:
+            raise
+        return None
+    return store
 
 
 def taken(*named: str) -> list[Asset]:

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 from cinecanvas import request as tasks
-from cinecanvas.arguments import fit_named, free_name, place_of, second_and_picture, store_here, taken
+from cinecanvas.arguments import fit_named, free_name, keeper, place_of, second_and_picture, store_here, taken
 from cinecanvas.console import (
     done_json,
     plan_json,
@@ -34,9 +34,6 @@ from cinecanvas.console import (
 from cinecanvas.errors import BadRequest, Cancelled, CinecanvasError
 from cinecanvas.flags import with_options
 from cinecanvas.request import STILL, Request, text_to_image, text_to_video
-
-if TYPE_CHECKING:  # none of it is needed to print the help
-    pass
 
 Options = dict[str, Any]  # fields of Request, as `flags` reads them
 
@@ -111,11 +108,9 @@ def _made(request: Request, out: Out = "", live: Live = False, as_json: Json = F
     """The trip of a request, watched, and what it came to."""
     from cinecanvas.generate import generate as run
 
-    store = store_here()
-    store.tidy()
     ending = ".png" if request.seconds == STILL else ".mp4"
     name = out or free_name(request.prompt, request.count, ending=ending)
-    done = watched(run(request, out=name, store=store, live=live), silent=quiet or as_json)
+    done = watched(run(request, out=name, store=keeper(request), live=live), silent=quiet or as_json)
     if as_json:
         print(json.dumps(done_json(done), ensure_ascii=False))
     elif not quiet:

@@ -127,18 +127,22 @@ def generate(
     yield trip.enters("load", 0)
     with trip.timed("load"):
         model = _loaded(models, chosen.name, threads=here.threads)
-    notes = tuple(_strangers(model, made, store))
+    notes = list(_strangers(model, made, store))
     yield from map(Note, notes)
     videos, assets = [], []
     for video, (film, file) in enumerate(zip(made.films, files, strict=True)):
         videos.append((yield from _filmed(trip, model, film, video=video, file=file, store=store, live=live)))
         if store is not None and Path(file).is_file():  # numbered pictures stay where they are
-            assets.append(_stored(store, file, videos[-1]))
+            try:
+                assets.append(_stored(store, file, videos[-1]))
+            except CannotWrite as error:  # the film is there all the same
+                notes.append(f"{shown_name(file)} is not kept in the store: {error}")
+                yield Note(notes[-1])
     if trip.steps == sum(step.steps for step in made.passes):  # a resumed run says nothing about the machine's pace
         foretold = made.phases.at({name: 1 / slower for name, slower in pace.items()})
         keep_paces(here.cache, {**paces, chosen.name: paced(pace, foretold, trip.phases)})
     paths = tuple(Path(f, one.name) if f.endswith("/") else Path(f) for f, one in zip(files, videos, strict=True))
-    yield Done(paths, tuple(videos), request.seeds, tuple(assets), trip.phases, made, reading, notes)
+    yield Done(paths, tuple(videos), request.seeds, tuple(assets), trip.phases, made, reading, tuple(notes))
 
 
 def request_of(file: Path) -> Request:
@@ -224,7 +228,8 @@ def _filmed(
         for step in film:
             past = _past(reel.latents, step, last)
             if untouched:
-                under = model.prepare(_composed(step, store), [step.prompt]).canvas
+                with trip.timed("prepare"):
+                    under = model.prepare(_composed(step, store), [step.prompt]).canvas
                 reel.lay({name: track.x for name, track in under.tracks.items()}, start=step.start)
             for event in _filled(trip, model, step, past, video=video, before=before, store=store):
                 if not isinstance(event, Fill):
