@@ -110,6 +110,14 @@ def codec_of(container: Any) -> str:
     return context.codec.canonical_name if context is not None else "unknown"
 
 
+def films_of(container: Any) -> list[Any]:
+    """Its streams of moving pictures: the cover of a song is not one."""
+    import av
+
+    covers = av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & covers]
+
+
 def _laid(piece: Piece, find: Callable[[str], Path], *, total: int, closed: bool) -> Iterator[Sound]:
     """A piece on a film of `total` samples, after the silence before it."""
     first = round(piece.at * RATE)
@@ -184,7 +192,7 @@ def _opened(file: Path) -> Iterator[tuple[Any, Any, float]]:
         with av.open(os.path.abspath(file), options=FILMS_ALONE) as container:
             if codec_of(container) in ("", "unknown"):
                 raise _unreadable(file)
-            picture = container.streams.video[0] if container.streams.video else None
+            picture = next(iter(films_of(container)), None)
             begins = picture and picture.start_time and picture.time_base and picture.start_time * picture.time_base
             yield container, container.streams.audio[0], float(begins or 0)
     except (av.error.FFmpegError, OSError, ValueError) as error:

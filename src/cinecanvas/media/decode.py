@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from cinecanvas.errors import BadMedia
-from cinecanvas.media.audio import FILMS_ALONE, codec_of
+from cinecanvas.media.audio import FILMS_ALONE, codec_of, films_of
 from cinecanvas.media.destination import shown_name
 
 Moment: TypeAlias = tuple[float, Callable[[], np.ndarray]]
@@ -331,8 +331,7 @@ def _movie(file: Path, *, threads: int = 4) -> Iterator[tuple[Any, Any]]:
     import av
 
     with _readable(file), av.open(os.path.abspath(file), options=FILMS_ALONE) as container:
-        covers = av.stream.Disposition.attached_pic  # the picture on a song
-        films = [stream for stream in container.streams.video if not stream.disposition & covers]
+        films = films_of(container)
         if not films:
             what = "sound and no video" if container.streams.audio else "no video"
             raise BadMedia(f"{shown_name(file.name)} holds {what}", _POSSIBLE)
