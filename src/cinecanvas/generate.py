@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -25,6 +26,8 @@ from cinecanvas.settings import Settings, settings
 from cinecanvas.world.captions import Reading
 
 if TYPE_CHECKING:  # a plan, a refusal and a list of events need no torch
+    import numpy as np
+
     from cinecanvas.canvas import Canvas, Tensors
     from cinecanvas.reel import Reel
     from cinecanvas.sampler import Fill
@@ -78,6 +81,14 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What a film may come to look like: one frame (H, W, 3) RGB uint8 of the model's latest guess."""
+
+    frame: np.ndarray[Any, Any]
+    video: int
+
+
+@dataclass(frozen=True)
 class Done:
     """The files, their seeds and facts, the stored assets if there is a store, and the measured seconds per phase."""
 
@@ -91,7 +102,7 @@ class Done:
     notes: tuple[str, ...] = ()
 
 
-Event: TypeAlias = Planned | Phase | Note | Step | Watch | Done
+Event: TypeAlias = Planned | Phase | Note | Step | Watch | Preview | Done
 
 
 def generate(
@@ -103,12 +114,14 @@ def generate(
     budget: Budget = Budget(),
     where: Settings | None = None,
     live: bool = False,
+    previews: float = math.inf,
 ) -> Iterator[Event]:
     """Run the plan of a request into the file `out` (for several videos NAME-1, NAME-2 ...); the last event is Done.
 
     Closing the iterator stops within one network call and leaves nothing half-written. With a store, latents are kept
     by the key of their pass: what was done is not done again, and what was interrupted goes on where it was. The clips
     of a request lie in the store too. live: beside each file a NAME.live.mp4 grows that can be watched meanwhile.
+    previews: the fewest seconds between two glimpses of what it may become.
     """
     here = where or settings()
     request = _one_picture(request, str(out))
@@ -123,7 +136,7 @@ def generate(
         _check_rate(file, made.fps)
     reading = understood(chosen, request.prompt)
     yield Planned(made, reading, advice(chosen, reading))
-    trip = _Trip(made)
+    trip = _Trip(made, previews)
     yield trip.enters("load", 0)
     with trip.timed("load"):
         model = _loaded(models, chosen.name, threads=here.threads)
@@ -177,8 +190,9 @@ def live_name(file: str) -> Path:
 class _Trip:
     """The clock of one generate(): seconds spent by phase, and network steps made."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, previews: float) -> None:
         self.plan, self.steps = plan, 0
+        self._previews, self._previewed = previews, time.monotonic()
         self._began, self._spent = time.perf_counter(), dict.fromkeys(Phases.model_fields, 0.0)
 
     @property
@@ -199,6 +213,12 @@ class _Trip:
     def spend(self, name: str, seconds: float) -> None:
         self._spent[name] += seconds
 
+    def previews_now(self) -> bool:
+        """Whether the time for another glimpse has come."""
+        if due := time.monotonic() - self._previewed >= self._previews:
+            self._previewed = time.monotonic()
+        return due
+
     def step(self, fill: Fill, video: int, *, before: int) -> Step:
         """A network call is done, after `before` steps of the film; what is left is foretold from this trip's steps."""
         self.steps += not fill.again
@@ -211,7 +231,7 @@ class _Trip:
 
 def _filmed(
     trip: _Trip, model: Model, film: Sequence[Pass], *, video: int, file: str, store: Store | None, live: bool
-) -> Generator[Phase | Step | Watch, None, VideoInfo]:
+) -> Generator[Phase | Step | Watch | Preview, None, VideoInfo]:
     """A whole film, window by window: what one has made the next one knows, and what is ready goes into the file."""
     from cinecanvas.sampler import Fill
 
@@ -235,6 +255,8 @@ def _filmed(
                 if not isinstance(event, Fill):
                     yield event
                     continue
+                if not event.done and trip.previews_now():
+                    yield Preview(_glimpse(model, event), video)
                 for shown in reel.add(event.z, start=step.start, stop=_sure(step, event)):
                     if watched is not None:
                         yield Watch(watched, video, shown)
@@ -255,6 +277,12 @@ def _reel(trip: _Trip, model: Model, film: Sequence[Pass], out: Film, untouched:
     cut = Cut(source=grid.fps, fps=made.fps, frames=made.frames, crop=made.crop, lead=lead)
     cells = max(step.stop for step in film)
     return Reel(model, out, cut, cells=cells, timed=trip.timed, untouched=untouched)
+
+
+def _glimpse(model: Model, fill: Fill) -> np.ndarray[Any, Any]:
+    """A frame of what a window may become, decoded alone: its first cells are enough, and cost little."""
+    with closing(model.decode({name: x0[:, :, :2] for name, x0 in fill.x0.items()})) as frames:
+        return next(iter(frames)).rgb[-1]
 
 
 def _composed(step: Pass, store: Store | None) -> Canvas:
@@ -320,14 +348,24 @@ def _filled(
         while True:
             with trip.timed("denoise"):
                 now = next(way)
-            if store is not None and (now.done or time.monotonic() - kept > CHECKPOINT_EVERY):
-                with suppress(CannotWrite):  # what cannot be kept costs a run that is stopped, not this one
-                    store.put_named(step.key, now.pack())
+            if now.done or time.monotonic() - kept > CHECKPOINT_EVERY:
+                _keep(store, step, now)
                 kept = time.monotonic()
-            yield trip.step(now, video, before=before)
-            yield now
+            try:
+                yield trip.step(now, video, before=before)
+                yield now
+            except GeneratorExit:  # somebody stops us: what was done need not be done again
+                _keep(store, step, now)
+                raise
             if now.done:
                 return
+
+
+def _keep(store: Store | None, step: Pass, now: Fill) -> None:
+    """Put a pass as far as it is made into the store; what cannot be kept costs a run that is stopped, not this one."""
+    if store is not None:
+        with suppress(CannotWrite):
+            store.put_named(step.key, now.pack())
 
 
 def _finder(store: Store | None) -> Callable[[str], Path]:

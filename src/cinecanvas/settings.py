@@ -14,13 +14,14 @@ from cinecanvas.errors import BadRequest
 
 
 class Settings(BaseModel):
-    """cache: what may be lost; data: what may not; store: assets; threads: 0 leaves their number to torch."""
+    """cache: what may be lost; data: what may not; store: assets; database: jobs; threads: 0 leaves them to torch."""
 
     model_config = ConfigDict(frozen=True)
 
     cache: Path
     data: Path
     store: Path
+    database: str  # a URL
     threads: int = 0
     debug: bool = False  # show tracebacks
 
@@ -34,6 +35,7 @@ def settings(env: Mapping[str, str] | None = None) -> Settings:
         cache=cache,
         data=data,
         store=data / "store",
+        database=env.get("CINECANVAS_DATABASE") or f"sqlite:///{(data / 'jobs.sqlite').absolute()}",
         threads=_threads(env.get("CINECANVAS_THREADS", "0")),
         debug=env.get("CINECANVAS_DEBUG", "") not in ("", "0"),
     )

@@ -1,0 +1,1 @@
+"""Durable jobs: what was accepted is made, whoever is killed when."""

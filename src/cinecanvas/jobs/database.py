@@ -1,0 +1,146 @@
+"""One database, SQLite or PostgreSQL: how it is opened, read, written, and brought up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.ext.compiler import compiles
+
+from cinecanvas.errors import BadRequest, CinecanvasError
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_BUSY = 30.0  # s that a writer waits for the one before it
+_LOCKS = {"claim": 0x63696E65, "migrate": 0x63696E66}  # PostgreSQL's advisory locks are numbers
+
+
+class now(sa.sql.functions.FunctionElement[float]):
+    """The database's clock, seconds since 1970: workers on several machines agree on no other."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(*_: Any, **__: Any) -> str:
+    return "extract(epoch from clock_timestamp())::float8"
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the jobs are: `read` and `write` are transactions, and what a `write` did is on disk when it ends."""
+
+    engine: sa.Engine
+    url: str
+
+    @staticmethod
+    def at(url: str) -> Database:
+        """sqlite:///FILE or postgresql://...; a file is made if it is missing, its tables by `migrate`."""
+        kind, _, rest = url.partition("://")
+        if kind == "sqlite" and rest.startswith("/") and len(rest) > 1:
+            Path(rest[1:]).parent.mkdir(parents=True, exist_ok=True)
+            engine = sa.create_engine(url, connect_args={"timeout": _BUSY}, pool_size=20, max_overflow=40)
+            event.listen(engine, "connect", _sqlite_connected)
+            event.listen(engine, "begin", _sqlite_begins)
+        elif kind in ("postgresql", "postgres", "postgresql+psycopg"):
+            engine = _postgresql(f"postgresql+psycopg://{rest}")
+        else:  # what stands in a URL may be a password
+            raise BadRequest(
+                "This database URL cannot be opened", "It is sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+            )
+        return Database(engine, url)
+
+    @property
+    def postgresql(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """One consistent look."""
+        with _told(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self, *, lock: str = "") -> Iterator[sa.Connection]:
+        """One transaction that happens or does not; under a lock, one at a time on PostgreSQL as on SQLite always."""
+        with _told(), self.engine.connect() as connection:
+            connection = connection.execution_options(writes=True)
+            with connection.begin():
+                if lock and self.postgresql:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS[lock])))
+                yield connection
+
+    def clock(self) -> float:
+        """The database's time, seconds since 1970."""
+        with self.read() as connection:
+            return float(connection.execute(sa.select(now())).scalar_one())
+
+    def migrate(self, to: str = "head") -> None:
+        """Bring the tables to a version; two that do it at once wait for each other. "base" takes all away."""
+        from alembic.config import Config
+        from alembic.runtime.environment import EnvironmentContext
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        script = ScriptDirectory.from_config(config)
+        step = script._downgrade_revs if to == "base" else script._upgrade_revs
+        with (
+            self.write(lock="migrate") as connection,
+            EnvironmentContext(config, script, fn=lambda revision, _: step(to, revision)) as environment,  # type: ignore[arg-type,return-value]
+        ):
+            environment.configure(connection=connection, transactional_ddl=True)
+            environment.run_migrations()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _postgresql(url: str) -> sa.Engine:
+    try:
+        return sa.create_engine(url, pool_pre_ping=True, pool_size=20, max_overflow=20)
+    except ImportError:
+        raise BadRequest(
+            "A PostgreSQL database was asked", "It needs psycopg", "pip install 'cinecanvas[server,postgres]'"
+        ) from None
+    except sa.exc.ArgumentError:
+        raise BadRequest("This database URL cannot be read", "It is postgresql://USER:PASSWORD@HOST/NAME") from None
+
+
+def _sqlite_connected(connection: Any, _: Any) -> None:
+    """Writers do not stop readers (WAL), and a commit is on disk when it returns (FULL)."""
+    connection.isolation_level = None  # begin and commit are ours to say
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _sqlite_begins(connection: sa.Connection) -> None:
+    """A transaction that will write says so at its beginning: one that finds out later cannot wait its turn."""
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A database that does not answer is told in one line; its own words may hold addresses and passwords."""
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+        full = "full" in str(getattr(error, "orig", "")).lower()
+        why = "its disk is full" if full else "it does not answer, or its disk fails"
+        raise NoDatabase(f"The database cannot be used: {why}", do="See that it is there, then try again") from error
+
+
+class NoDatabase(CinecanvasError):
+    """The database does not answer."""

@@ -1,0 +1,483 @@
+"""The queue: every job is a row, every change of it one transaction, and who works on it holds a lease.
+
+A job is queued, then running, then succeeded, failed or cancelled, and never leaves those three. A worker that holds
+its lease no longer (it was killed, or stopped for too long) finds that out at its next word: each claim has its own
+number, the fence, and a word with an old one changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+
+from cinecanvas.errors import CinecanvasError
+from cinecanvas.jobs.database import Database, now
+from cinecanvas.jobs.job import ENDED, LATE, Foretold, Job, Outcome, State, Trouble
+from cinecanvas.jobs.order import Order, kept
+from cinecanvas.jobs.tables import deliveries, endpoints, events, holds, jobs, keys, usage, workers
+
+LEASE = 10.0  # s without a word from its worker, and a job is another's
+MOST_DEATHS = 3  # workers that one job may take with it
+MOST_TRIES = 3  # of a cause that may pass
+KEEP = 7 * 86400.0  # s that what was made is kept
+GRACE = 3600.0  # s between an asset's being needed by nobody and its end: somebody may just be about to need it
+_COLUMNS = [jobs.c[name] for name in Job.model_fields]
+_LIVE = jobs.c.state.in_(("queued", "running"))
+
+Word = Literal["go on", "stop", "late", "lost"]
+
+
+class Claim(NamedTuple):
+    """A job that is a worker's now, and the number that its words carry."""
+
+    job: Job
+    fence: int
+
+
+class Event(NamedTuple):
+    """Something that happened to a job; `seq` rises."""
+
+    seq: int
+    at: float
+    kind: str
+    data: dict[str, Any]
+
+
+class NoJob(CinecanvasError):
+    """There is no such job, or it is somebody else's, which is the same."""
+
+
+class NotNow(CinecanvasError):
+    """The job is not in a state in which this can be done."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """All jobs of a database."""
+
+    database: Database
+
+    def submit(
+        self,
+        order: Order,
+        *,
+        account: str = "",
+        dialect: str = "native",
+        kind: Literal["video", "image"] = "video",
+        suffix: str = "",
+        model: str,
+        echo: Mapping[str, Any] | None = None,
+        callback: str = "",
+        foretold: Foretold = Foretold(),
+        priority: int = 0,
+        deadline: float | None = None,
+        idempotency: str | None = None,
+        body: str = "",
+        named: str | None = None,
+    ) -> Job:
+        """Accept an order: once this returns, it will be made. The same idempotency key gives the same job again."""
+        row = {
+            "id": named or str(uuid.uuid4()),
+            "account": account,
+            "dialect": dialect,
+            "kind": kind,
+            "suffix": suffix or ("png" if kind == "image" else "mp4"),
+            "model": model,
+            "asked": kept(order),
+            "echo": dict(echo or {}),
+            "callback": callback,
+            "foretold": foretold.model_dump(),
+            "state": "queued",
+            "paused": False,
+            "priority": priority,
+            "place": now(),
+            "created": now(),
+            "not_before": 0.0,
+            "deadline": deadline,
+            "worker": "",
+            "lease": 0.0,
+            "fence": 0,
+            "tries": 0,
+            "deaths": 0,
+            "stop": False,
+            "phase": "",
+            "step": 0,
+            "steps": 0,
+            "watchable": 0.0,
+            "causes": [],
+            "idempotency": idempotency,
+            "body": body,
+            "hidden": False,
+        }
+        with self.database.write() as connection:
+            if idempotency is not None:
+                same = sa.and_(jobs.c.account == account, jobs.c.idempotency == idempotency)
+                before = connection.execute(sa.select(*_COLUMNS).where(same)).one_or_none()
+                if before is not None:
+                    return _job(before)
+            try:
+                with connection.begin_nested():
+                    made = connection.execute(sa.insert(jobs).values(row).returning(*_COLUMNS)).one()
+            except sa.exc.IntegrityError:  # on PostgreSQL two at once: the other one was first
+                if idempotency is None:
+                    raise
+                return _job(connection.execute(sa.select(*_COLUMNS).where(same)).one())
+            hold(connection, made.id, [source.asset for source in order.sources() if source.asset])
+            _tell(connection, made.id, "queued", {})
+            return _job(made)
+
+    def get(self, job: str, *, account: str | None = None) -> Job:
+        """One job; with an account, only if it is its own. What was deleted is not there."""
+        with self.database.read() as connection:
+            return _job(_found(connection, job, account))
+
+    def repeated(self, body: str, *, account: str, within: float = 600.0) -> Job | None:
+        """The job that an account got for the same body (its digest) in the last seconds."""
+        same = sa.and_(jobs.c.account == account, jobs.c.body == body, jobs.c.created > now() - within)
+        with self.database.read() as connection:
+            row = connection.execute(sa.select(*_COLUMNS).where(same).order_by(jobs.c.created.desc())).first()
+            return None if row is None else _job(row)
+
+    def listed(
+        self,
+        *,
+        account: str | None = None,
+        dialect: str | None = None,
+        states: Sequence[State] = (),
+        limit: int = 20,
+        offset: int = 0,
+        after: str | None = None,
+        newest_first: bool = True,
+    ) -> list[Job]:
+        """Jobs in the order in which they were accepted; `after`: those that follow this one."""
+        asked = sa.select(*_COLUMNS).where(sa.not_(jobs.c.hidden))
+        if account is not None:
+            asked = asked.where(jobs.c.account == account)
+        if dialect is not None:
+            asked = asked.where(jobs.c.dialect == dialect)
+        if states:
+            asked = asked.where(jobs.c.state.in_(states))
+        with self.database.read() as connection:
+            key = sa.tuple_(jobs.c.created, jobs.c.id)
+            if after is not None:
+                last = _found(connection, after, account)
+                there = sa.tuple_(sa.literal(last.created, sa.Double()), sa.literal(last.id))
+                asked = asked.where(key < there if newest_first else key > there)
+            way = (jobs.c.created.desc(), jobs.c.id.desc()) if newest_first else (jobs.c.created, jobs.c.id)
+            return [_job(row) for row in connection.execute(asked.order_by(*way).limit(limit).offset(offset))]
+
+    def waiting(self) -> list[Job]:
+        """What is queued, in the order in which it will be claimed."""
+        asked = sa.select(*_COLUMNS).where(jobs.c.state == "queued").order_by(*_TURN)
+        with self.database.read() as connection:
+            return [_job(row) for row in connection.execute(asked)]
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        with self.database.read() as connection:
+            found = connection.execute(sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state))
+            return dict(found.tuples().all())
+
+    def events(self, job: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """What happened to a job since the event with a number."""
+        asked = sa.select(events.c.seq, events.c.at, events.c.kind, events.c.data).where(
+            events.c.job == job, events.c.seq > after
+        )
+        with self.database.read() as connection:
+            return [Event(*row) for row in connection.execute(asked.order_by(events.c.seq).limit(limit))]
+
+    # What an asker may do
+
+    def cancel(self, job: str, *, account: str | None = None) -> Job:
+        """A queued job is cancelled at once, a running one within one network call; an ended one stays as it is."""
+        with self.database.write() as connection:
+            row = _found(connection, job, account, lock=True)
+            if row.state == "queued":
+                row = _ended(connection, row, "cancelled")
+            elif row.state == "running" and not row.stop:
+                row = _changed(connection, job, stop=True)
+                _tell(connection, job, "stopping", {})
+            return _job(row)
+
+    def hide(self, job: str, *, account: str | None = None) -> Job:
+        """Delete: cancelled if it had not ended, and never seen again."""
+        self.cancel(job, account=account)
+        with self.database.write() as connection:
+            _found(connection, job, account, lock=True)
+            return _job(_changed(connection, job, hidden=True, expires=now()))
+
+    def pause(self, job: str, *, account: str | None = None, paused: bool = True) -> Job:
+        """Let a queued job wait, or let it wait no longer."""
+        return self._arrange(job, account, "paused" if paused else "unpaused", paused=paused)
+
+    def prioritize(self, job: str, priority: int, *, account: str | None = None) -> Job:
+        """Of queued jobs the highest priority is made first."""
+        return self._arrange(job, account, "moved", priority=priority)
+
+    def move(self, job: str, before: str, *, account: str | None = None) -> Job:
+        """Put a queued job before another one."""
+        with self.database.write() as connection:
+            there = _found(connection, before, account)
+            if there.state != "queued":
+                raise NotNow("A job was to be moved before one that waits no longer", do="Ask for the queue again")
+            earlier = sa.select(sa.func.max(jobs.c.place)).where(
+                jobs.c.state == "queued", jobs.c.priority == there.priority, jobs.c.place < there.place
+            )
+            low = connection.execute(earlier).scalar_one()
+            place = there.place - 1.0 if low is None else (low + there.place) / 2
+        return self._arrange(job, account, "moved", priority=there.priority, place=place)
+
+    def _arrange(self, job: str, account: str | None, told: str, **values: Any) -> Job:
+        with self.database.write() as connection:
+            row = _found(connection, job, account, lock=True)
+            if row.state != "queued":
+                raise NotNow(f"The job is {row.state}", "Only a job that waits can be paused or moved")
+            _tell(connection, job, told, {})
+            return _job(_changed(connection, job, **values))
+
+    # What a worker says
+
+    def claim(self, worker: str, *, models: Sequence[str] = ()) -> Claim | None:
+        """The next job, this worker's from now on: one whose worker was lost, or the first that may begin."""
+        with self.database.write(lock="claim") as connection:
+            self._bury(connection)
+            able = [jobs.c.model.in_(models)] if models else []
+            lapsed = sa.select(jobs.c.id).where(jobs.c.state == "running", jobs.c.lease < now(), *able)
+            others = jobs.alias()
+            at_work = sa.select(sa.func.count()).where(others.c.account == jobs.c.account, others.c.state == "running")
+            most = sa.select(keys.c.running).where(keys.c.id == jobs.c.account)
+            free = sa.or_(
+                most.scalar_subquery().is_(None),
+                at_work.correlate(jobs).scalar_subquery() < most.scalar_subquery(),
+            )
+            ready = sa.select(jobs.c.id).where(
+                jobs.c.state == "queued", sa.not_(jobs.c.paused), jobs.c.not_before <= now(), free, *able
+            )
+            job = connection.execute(lapsed.order_by(jobs.c.lease).limit(1)).scalar_one_or_none()
+            taken_over = job is not None
+            if job is None:
+                job = connection.execute(ready.order_by(*_TURN).limit(1)).scalar_one_or_none()
+            if job is None:
+                return None
+            row = _changed(
+                connection,
+                job,
+                state="running",
+                worker=worker,
+                lease=now() + LEASE,
+                fence=jobs.c.fence + 1,
+                started=sa.func.coalesce(jobs.c.started, now()),
+                deaths=jobs.c.deaths + int(taken_over),
+            )
+            _tell(connection, job, "running", {"again": row.fence > 1})
+            return Claim(_job(row), row.fence)
+
+    def tell(
+        self, claim: Claim, kind: str, data: Mapping[str, Any], *, holds: Iterable[str] = (), **values: Any
+    ) -> Word:
+        """A worker's word about its job: what happened, assets it needs, columns it changes; the answer: what to do."""
+        with self.database.write() as connection:
+            held = sa.and_(jobs.c.id == claim.job.id, jobs.c.fence == claim.fence, jobs.c.state == "running")
+            said = sa.update(jobs).where(held).values(lease=now() + LEASE, **values)
+            row = connection.execute(said.returning(jobs.c.stop, jobs.c.deadline < now())).one_or_none()
+            if row is None:
+                return "lost"
+            hold(connection, claim.job.id, holds)
+            _tell(connection, claim.job.id, kind, data)
+            stop, late = row
+            return "stop" if stop else "late" if late else "go on"
+
+    def beat(self, worker: str, *, models: Sequence[str] = ()) -> dict[str, Word]:
+        """A sign of life, which holds the leases of a worker's jobs; what each of these jobs is to do."""
+        with self.database.write() as connection:
+            known = sa.update(workers).where(workers.c.id == worker).values(beat=now())
+            if not connection.execute(known).rowcount:
+                row = {"id": worker, "started": now(), "beat": now(), "models": list(models)}
+                connection.execute(sa.insert(workers).values(row))
+            mine = sa.and_(jobs.c.worker == worker, jobs.c.state == "running")
+            held = sa.update(jobs).where(mine).values(lease=now() + LEASE).returning(jobs.c.id, jobs.c.stop)
+            return {job: "stop" if stop else "go on" for job, stop in connection.execute(held)}
+
+    def finish(
+        self, claim: Claim, state: State, *, outcome: Outcome | None = None, error: Trouble | None = None
+    ) -> Word:
+        """The end of a job, said by the worker that holds it; said again, it changes nothing."""
+        with self.database.write() as connection:
+            row = _held(connection, claim)
+            if row is None:
+                return "lost"
+            _ended(connection, row, state, outcome=outcome, error=error)
+            return "go on"
+
+    def again(self, claim: Claim, cause: Trouble, *, after: float) -> Word:
+        """Back into the queue, for a cause that may pass, not to be tried before some seconds; a few times only."""
+        with self.database.write() as connection:
+            row = _held(connection, claim)
+            if row is None:
+                return "lost"
+            if row.stop:
+                _ended(connection, row, "cancelled")
+            elif row.tries + 1 >= MOST_TRIES:
+                _ended(connection, row, "failed", error=cause)
+            else:
+                causes = [*row.causes, cause.model_dump()]
+                _released(connection, row.id, tries=row.tries + 1, causes=causes, not_before=now() + after)
+                _tell(connection, row.id, "queued", {"cause": cause.message})
+            return "go on"
+
+    def release(self, worker: str, *, lost: bool) -> int:
+        """What a worker held is queued again: it ended (`lost`: it was killed, and the job may be why)."""
+        with self.database.write() as connection:
+            mine = sa.select(*_COLUMNS).where(jobs.c.worker == worker, jobs.c.state == "running")
+            rows = connection.execute(mine.with_for_update()).all()
+            for row in rows:
+                if row.stop:
+                    _ended(connection, row, "cancelled")
+                    continue
+                _released(connection, row.id, deaths=row.deaths + int(lost))
+                _tell(connection, row.id, "queued", {})
+            connection.execute(sa.delete(workers).where(workers.c.id == worker))
+            return len(rows)
+
+    # What time brings
+
+    def _bury(self, connection: sa.Connection) -> None:
+        """Jobs whose time is over, whose askers gave up on them, or that took too many workers with them."""
+        late = sa.and_(_LIVE, jobs.c.deadline < now(), sa.or_(jobs.c.state == "queued", jobs.c.lease < now()))
+        deadly = sa.and_(_LIVE, jobs.c.deaths >= MOST_DEATHS, jobs.c.lease < now())
+        unwanted = sa.and_(jobs.c.state == "running", jobs.c.stop, jobs.c.lease < now())
+        for row in connection.execute(sa.select(*_COLUMNS).where(sa.or_(late, deadly, unwanted))).all():
+            if row.stop:
+                _ended(connection, row, "cancelled")
+            elif row.deaths >= MOST_DEATHS:
+                asked = f"{row.deaths} workers were lost over this job"
+                _ended(connection, row, "failed", error=Trouble(code="worker_lost", message=f"{asked}."))
+            else:
+                _ended(connection, row, "failed", error=LATE)
+
+    def sweep(self, *, idle_days: float = 30.0) -> list[str]:
+        """Forget what has expired and the workers that are gone; the digests that nobody needs any more."""
+        with self.database.write() as connection:
+            self._bury(connection)
+            connection.execute(sa.delete(workers).where(workers.c.beat < now() - 60 * LEASE))
+            over = sa.and_(jobs.c.state.in_(ENDED), jobs.c.expires < now())
+            for job in connection.execute(sa.select(jobs.c.id).where(over)).scalars().all():
+                _changed(connection, job, outcome=sa.null(), expires=sa.null())
+                connection.execute(sa.delete(events).where(events.c.job == job))
+                drop_holds(connection, job)
+            old = sa.and_(jobs.c.state.in_(ENDED), jobs.c.finished < now() - idle_days * 86400.0)
+            connection.execute(sa.delete(jobs).where(old, jobs.c.expires.is_(None)))
+            unheld = sa.and_(holds.c.holder == "", holds.c.since < now() - GRACE)
+            gone = sa.delete(holds).where(unheld).returning(holds.c.digest)
+            return list(connection.execute(gone).scalars())
+
+
+_TURN = (jobs.c.priority.desc(), jobs.c.place, jobs.c.id)
+
+
+def _job(row: Any) -> Job:
+    return Job.model_validate(dict(row._mapping))
+
+
+def _found(connection: sa.Connection, job: str, account: str | None, *, lock: bool = False) -> Any:
+    asked = sa.select(*_COLUMNS).where(jobs.c.id == job, sa.not_(jobs.c.hidden))
+    if account is not None:
+        asked = asked.where(jobs.c.account == account)
+    row = connection.execute(asked.with_for_update() if lock else asked).one_or_none()
+    if row is None:
+        raise NoJob("There is no such job", do="Check its id")
+    return row
+
+
+def _held(connection: sa.Connection, claim: Claim) -> Any:
+    """The row of a claim, if it is still this claim's."""
+    held = sa.and_(jobs.c.id == claim.job.id, jobs.c.fence == claim.fence, jobs.c.state == "running")
+    return connection.execute(sa.select(*_COLUMNS).where(held).with_for_update()).one_or_none()
+
+
+def _changed(connection: sa.Connection, job: str, **values: Any) -> Any:
+    return connection.execute(sa.update(jobs).where(jobs.c.id == job).values(**values).returning(*_COLUMNS)).one()
+
+
+def _released(connection: sa.Connection, job: str, **values: Any) -> Any:
+    """Queued, by nobody's fault but what `values` say."""
+    return _changed(connection, job, state="queued", worker="", lease=0.0, eta=None, **values)
+
+
+def _ended(
+    connection: sa.Connection, row: Any, state: State, *, outcome: Outcome | None = None, error: Trouble | None = None
+) -> Any:
+    """The end of a job, what it used, and whom that is to be told, in one transaction."""
+    ended = _changed(
+        connection,
+        row.id,
+        state=state,
+        worker="",
+        lease=0.0,
+        eta=None,
+        finished=now(),
+        expires=now() + KEEP,
+        outcome=outcome.model_dump(mode="json") if outcome else sa.null(),
+        error=error.model_dump() if error else sa.null(),
+    )
+    _tell(connection, row.id, state, {"error": error.message} if error else {})
+    if outcome is not None:
+        hold(connection, row.id, [asset.digest for asset in outcome.assets])
+        _used(connection, ended, outcome)
+    _announced(connection, ended)
+    return ended
+
+
+def _used(connection: sa.Connection, row: Any, outcome: Outcome) -> None:
+    """What an account has used, by day and model."""
+    made = outcome.assets
+    facts = {
+        "jobs": 1,
+        "megapixel_frames": sum((a.width or 0) * (a.height or 0) * (a.frames or 1) for a in made) / 1e6,
+        "video_seconds": sum(a.seconds or 0.0 for a in made),
+        "compute_seconds": sum(outcome.phases.values()),
+    }
+    name = {
+        "account": row.account,
+        "day": time.strftime("%Y-%m-%d", time.gmtime(row.finished)),
+        "model": row.model,
+    }
+    same = sa.and_(*(usage.c[column] == value for column, value in name.items()))
+    more = {column: usage.c[column] + value for column, value in facts.items()}
+    if not connection.execute(sa.update(usage).where(same).values(more)).rowcount:
+        connection.execute(sa.insert(usage).values(name | facts))
+
+
+def _announced(connection: sa.Connection, row: Any) -> None:
+    """A delivery for whoever is to be told of a job's state."""
+    told = [""] if row.callback else []
+    mine = sa.and_(endpoints.c.account == row.account, endpoints.c.dialect == row.dialect, endpoints.c.enabled)
+    told += connection.execute(sa.select(endpoints.c.id).where(mine)).scalars()
+    for endpoint in told:
+        row_of = {"id": str(uuid.uuid4()), "job": row.id, "endpoint": endpoint, "state": row.state}
+        blank = {"status": "waiting", "attempts": 0, "due": now(), "lease": 0.0, "log": [], "created": now()}
+        connection.execute(sa.insert(deliveries).values(row_of | blank))
+
+
+def hold(connection: sa.Connection, holder: str, digests: Iterable[str]) -> None:
+    """Somebody, a job or a file, needs these assets."""
+    for digest in dict.fromkeys(digests):
+        connection.execute(sa.delete(holds).where(holds.c.digest == digest, holds.c.holder.in_((holder, ""))))
+        connection.execute(sa.insert(holds).values(digest=digest, holder=holder, since=now()))
+
+
+def drop_holds(connection: sa.Connection, holder: str) -> None:
+    """Somebody needs nothing any more; what nobody else needs is marked, and swept later."""
+    mine = connection.execute(sa.delete(holds).where(holds.c.holder == holder).returning(holds.c.digest)).scalars()
+    for digest in mine.all():
+        if not connection.execute(sa.select(holds.c.digest).where(holds.c.digest == digest)).first():
+            connection.execute(sa.insert(holds).values(digest=digest, holder="", since=now()))
+
+
+def _tell(connection: sa.Connection, job: str, kind: str, data: Mapping[str, Any]) -> None:
+    connection.execute(sa.insert(events).values(job=job, at=now(), kind=kind, data=dict(data)))
