@@ -148,6 +148,7 @@ class Queue:
         *,
         account: str | None = None,
         dialect: str | None = None,
+        kind: str | None = None,
         states: Sequence[State] = (),
         limit: int = 20,
         offset: int = 0,
@@ -160,6 +161,8 @@ class Queue:
             asked = asked.where(jobs.c.account == account)
         if dialect is not None:
             asked = asked.where(jobs.c.dialect == dialect)
+        if kind is not None:
+            asked = asked.where(jobs.c.kind == kind)
         if states:
             asked = asked.where(jobs.c.state.in_(states))
         with self.database.read() as connection:

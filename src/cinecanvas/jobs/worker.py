@@ -25,7 +25,7 @@ from cinecanvas.errors import BadMedia, BadRequest, BadWeights, CannotWrite, Cin
 from cinecanvas.generate import Done, Event, Note, Phase, Planned, Preview, Step, Watch, generate, live_name
 from cinecanvas.jobs.database import Database
 from cinecanvas.jobs.engine import Engine, Facts
-from cinecanvas.jobs.job import LATE, Foretold, Job, Outcome, State, Trouble
+from cinecanvas.jobs.job import LATE, Job, Outcome, State, Trouble, foretold
 from cinecanvas.jobs.order import Source, kept, order_of
 from cinecanvas.jobs.queue import LEASE, Claim, Queue, Word
 from cinecanvas.media.assets import Asset, Store
@@ -33,8 +33,7 @@ from cinecanvas.media.fetch import Web, fetch
 from cinecanvas.media.intake import describe
 from cinecanvas.model import Model
 from cinecanvas.models import load
-from cinecanvas.plan import Plan
-from cinecanvas.request import Media
+from cinecanvas.request import STILL, Media
 from cinecanvas.settings import Settings, settings
 
 LOG = logging.getLogger("cinecanvas.worker")
@@ -218,14 +217,15 @@ class Worker:
         request = order_of(asked).request(found)
         folder = _folder(self._where) / job.id
         folder.mkdir(parents=True, exist_ok=True)
-        out = folder / f"film.{job.suffix}"
+        still = request.seconds == STILL and job.kind == "video"  # what was laid turned out to be a picture
+        out = folder / ("film.png" if still else f"film.{job.suffix}")
         events = generate(
             request,
             out=out,
             models=self._loader,
             store=self._store,
             where=self._where,
-            live=job.kind == "video",
+            live=job.kind == "video" and not still,
             previews=PREVIEWS,
         )
         with closing(cast(Any, events)):
@@ -292,20 +292,6 @@ class Stopped(Exception):
 
 class TooLate(Exception):
     """The job's deadline is over."""
-
-
-def foretold(made: Plan) -> Foretold:
-    """What a plan says, as far as a job keeps it."""
-    return Foretold(
-        width=made.width,
-        height=made.height,
-        frames=made.frames,
-        fps=made.fps,
-        video_seconds=made.frames / made.fps if made.frames > 1 else 0.0,
-        seconds=made.seconds,
-        bytes=made.bytes,
-        count=made.request.count,
-    )
 
 
 def watched_file(where: Settings, job: Job) -> Path:
