@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cinecanvas.errors import BadMedia, CinecanvasError
+from cinecanvas.media.destination import shown_name
 from cinecanvas.media.fence import fence
 from cinecanvas.media.warden import Answer, Job, Limits, Look, Refusal, Spritesheet, Thumbnail
 
@@ -43,9 +44,10 @@ def done(job: Job) -> tuple[Answer, bytes]:
     except CinecanvasError as error:
         told = Refusal(error=type(error).__name__, asked=error.asked, possible=error.possible, do=error.do)
         return Answer(refusal=told, spent=isinstance(error.__cause__, MemoryError)), b""
-    except Exception:
-        asked = f"{Path(job.file).name} cannot be read"
-        return Answer(refusal=Refusal(error=BadMedia.__name__, asked=asked), spent=True), b""
+    except Exception as error:
+        fails = "needs more memory than there is" if isinstance(error, MemoryError) else "cannot be read"
+        asked = f"{shown_name(Path(job.file).name)} {fails}"
+        return Answer(refusal=Refusal(error=BadMedia.__name__, asked=asked, do="Shrink or convert it"), spent=True), b""
 
 
 def _done(job: Job) -> tuple[Answer, bytes]:

@@ -1,7 +1,8 @@
 """Media of strangers is looked at in another process, with limits: whatever a decoder does, the server stays.
 
 A decoder is a large program in C that reads what an enemy wrote. So a server keeps a warm child for it (`ward.py`): it
-has no keys, no network and little memory, cannot write, and if it dies or hangs another takes its place. The server loads no decoder: a digest or file goes out as a line of JSON, and a line of JSON comes back.
+has no keys, no network and little memory, cannot write, and if it dies or hangs another takes its place. The server
+itself loads no decoder: a job goes out as a line of JSON, and a line of JSON comes back.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Busy(CinecanvasError):
 class Limits(BaseModel, frozen=True):
     """memory: bytes of a child; seconds: to decode a file; wait: s for a free child; jobs: then a child is replaced."""
 
-    memory: int = Field(default=2 << 30, ge=512 << 20)
+    memory: int = Field(default=3 << 30, ge=512 << 20)
     seconds: float = Field(default=60.0, gt=0)
     wait: float = Field(default=30.0, gt=0)
     jobs: int = Field(default=100, ge=1)
