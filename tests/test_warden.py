@@ -26,7 +26,7 @@ from PIL import Image
 from test_decode import HOSTILE, corner, film, flats, noise
 
 from cinecanvas.errors import BadMedia, BadRequest, Cancelled, CinecanvasError
-from cinecanvas.media import decode, intake, warden
+from cinecanvas.media import decode, fetch, intake, warden
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.video import info, read, write
 from cinecanvas.media.warden import Busy, Limits, Warden
@@ -102,6 +102,19 @@ print([m for m in ("torch", "av", "PIL") if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_what_a_url_brings_can_be_kept_by_a_warden(
+    keeper: Warden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fox(tmp_path).read_bytes()
+    monkeypatch.setattr(fetch, "_body", lambda place, web: (piece for piece in [data]))
+    monkeypatch.setattr(fetch, "take", lambda *_: pytest.fail("it was looked at here"))
+    made = fetch.fetch(keeper._store, "https://example.org/fox.mp4", keep=lambda _, file: keeper.take(file))
+    assert made == keeper.take(tmp_path / "fox.mp4")
+    data = b"no film"
+    with pytest.raises(BadMedia, match=r"^The answer of example.org cannot be read"):
+        fetch.fetch(keeper._store, "https://example.org/fox.mp4", keep=lambda _, file: keeper.take(file))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -368,20 +381,30 @@ def test_a_child_is_replaced_after_so_many_jobs(tmp_path: Path) -> None:
 
 
 @linux
+def test_a_child_that_has_grown_is_replaced(tmp_path: Path) -> None:
+    _png(tmp_path / "grey.png", 6000, depth=16)
+    with Warden(Store.at(tmp_path / "store")) as kept:
+        before = child(kept)
+        assert kept.take(tmp_path / "grey.png").width == 6000
+        assert child(kept) != before
+
+
+@linux
 def test_a_child_goes_when_its_parent_is_killed(tmp_path: Path) -> None:
+    fox(tmp_path)
     probe = f"""
 import time
 from cinecanvas.media.assets import Store
 from cinecanvas.media.warden import Warden
 kept = Warden(Store.at({str(tmp_path / "store")!r}))
-kept.start()
+kept.take({str(tmp_path / "fox.mp4")!r})
 print(*[one._process.pid for one in kept._alive], flush=True)
 time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", probe], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         orphan = int(parent.stdout.readline())
-        assert until(lambda: "Seccomp_filters" in Path(f"/proc/{orphan}/status").read_text())
+        assert runs(orphan)
         parent.kill()
     assert until(lambda: not runs(orphan))
 
@@ -398,7 +421,7 @@ def test_a_child_has_no_keys_and_little_else(tmp_path: Path, monkeypatch: pytest
         assert bounds["Max core file size"] == ["0", "0"] and bounds["Max open files"] == ["64", "64"]
         assert bounds["Max cpu time"][0].isdecimal()
         if os.uname().machine in ("x86_64", "aarch64"):
-            assert "Seccomp:\t2" in (place / "status").read_text()
+            assert all("Seccomp:\t2" in status.read_text() for status in place.glob("task/*/status"))
 
 
 @linux
@@ -441,6 +464,7 @@ def test_threads_ask_at_once(tmp_path: Path, children: int) -> None:
         Image.new("RGB", (16 + number, 8)).save(tmp_path / f"{number}.png")
     found: dict[int, int | None] = {}
     with Warden(Store.at(tmp_path / "store"), children=children) as kept:
+        assert len(kept._alive) == children
 
         def ask(number: int) -> None:
             found[number] = kept.take(tmp_path / f"{number}.png").width

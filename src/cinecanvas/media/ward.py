@@ -18,6 +18,7 @@ from cinecanvas.media.destination import shown_name
 from cinecanvas.media.fence import fence
 from cinecanvas.media.warden import Answer, Job, Limits, Look, Refusal, Spritesheet, Thumbnail
 
+_MOST_KEPT = 512 << 20  # bytes; a child that has read nothing large holds 100 MB
 _THREADS = 4  # that FFmpeg decodes with
 
 
@@ -25,15 +26,17 @@ def main() -> None:
     """Answer jobs on stdin, on stdout."""
     limits = Limits.model_validate_json(sys.argv[1])
     out = _own_output()
-    fence()  # before there is another thread: it holds for this one and those to come
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-    _limit(limits)
     _warm()
+    fence()  # before there is another thread: it holds for this one and those to come
+    _limit(limits)
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     _say(out, b"\n")
     for line in sys.stdin.buffer:
         job = Job.model_validate_json(line)
         _allow(job.seconds)
         answer, picture = done(job)
+        if _grown():
+            answer = answer.model_copy(update={"spent": True})
         _say(out, answer.model_dump_json().encode() + b"\n" + picture)
 
 
@@ -110,8 +113,18 @@ def _allow(seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
+def _grown() -> bool:
+    """Whether a large file has been here: its memory does not all come back while the process lives."""
+    try:
+        import resource
+    except ImportError:
+        return False
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit > _MOST_KEPT
+
+
 def _warm() -> None:
-    """Load all that the first job needs."""
+    """Load all that the first job needs, while Python may still keep what it has compiled."""
     import av  # noqa: F401
     from PIL import Image
 

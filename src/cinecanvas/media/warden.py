@@ -131,10 +131,16 @@ class Warden:
 
     def start(self) -> None:
         """Start the children that are not there yet, without waiting for them; asking starts them too."""
-        for _ in range(self._places):
-            with suppress(queue.Empty):
-                child = self._free.get_nowait()
-                self._free.put(self._fit(child))
+        idle: list[_Child | None] = []
+        with suppress(queue.Empty):
+            while len(idle) < self._places:
+                idle.append(self._free.get_nowait())
+        while idle:
+            child = idle.pop()
+            try:
+                child = self._fit(child)
+            finally:
+                self._free.put(child)
 
     def close(self) -> None:
         """End the children; who still waits for one is told so."""
@@ -241,11 +247,9 @@ class Warden:
             child = self._fit(child)
             yield child
         finally:
-            try:
-                self._free.put(None if self._closed else self._fit(child))
-            except BaseException:  # no process could be started: the next to ask tries again
-                self._free.put(None)
-                raise
+            with suppress(Cancelled, OSError):  # if no process can be started now, the next to ask tries again
+                child = self._fit(child)
+            self._free.put(child)
 
     def _fit(self, child: _Child | None) -> _Child:
         """This child if it is alive and not worn out, else a new one."""
@@ -282,7 +286,7 @@ class _Child:
 
     def __init__(self, limits: Limits) -> None:
         self.jobs, self._ready = 0, False
-        command = [sys.executable, "-P", "-B", "-m", "cinecanvas.media.ward", limits.model_dump_json()]
+        command = [sys.executable, "-P", "-m", "cinecanvas.media.ward", limits.model_dump_json()]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
