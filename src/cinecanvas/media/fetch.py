@@ -72,8 +72,11 @@ class Web:
     seconds: float = 120.0  # for everything together
 
 
-def fetch(store: Store, url: str, *, web: Web = Web()) -> Asset:
-    """Keep the picture or film behind an http(s) URL in the store; what fails leaves nothing behind."""
+def fetch(store: Store, url: str, *, web: Web = Web(), keep: Callable[[Store, Path], Asset] | None = None) -> Asset:
+    """Keep the picture or film behind an http(s) URL in the store; what fails leaves nothing behind.
+
+    keep: how what came is looked at and kept; a server gives its warden's way, for it loads no decoder itself.
+    """
     place = _place(url)
     with told("into the store"):  # its own disk: another may be too small for a film
         aside = tempfile.TemporaryDirectory(prefix=".fetch-", dir=None if store.root is None else str(store.root))
@@ -83,7 +86,7 @@ def fetch(store: Store, url: str, *, web: Web = Web()) -> Asset:
             for piece in pieces:
                 with told("into the store"):
                     out.write(piece)
-        return take(store, file)
+        return (keep or take)(store, file)
 
 
 def check_url(url: str, *, web: Web = Web()) -> None:
