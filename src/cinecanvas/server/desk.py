@@ -161,18 +161,18 @@ class Desk:
         days: float | None = 1.0,
     ) -> StoredFile:
         """A picture or film that came in a message, looked at by the warden and kept."""
-        asset = self.looked_at(stream)
+        asset = self.looked_at(stream, name=name)
         return self.files.add(
             account=caller.account, dialect=dialect, name=name, purpose=purpose, asset=asset, days=days
         )
 
-    def looked_at(self, stream: BinaryIO | bytes) -> Asset:
+    def looked_at(self, stream: BinaryIO | bytes, *, name: str = "") -> Asset:
         """Bytes from outside as an asset, or the refusal."""
         with tempfile.NamedTemporaryFile(dir=self.store.root, prefix=".upload-") as aside:
             for piece in _pieces(stream):
                 aside.write(piece)
             aside.flush()
-            return self.warden.take(Path(aside.name))
+            return self.warden.take(Path(aside.name), name=name or "The upload")
 
     def asset_of(self, caller: Caller, source: Source) -> Asset:
         """The asset that a source of the caller's stands for."""

@@ -356,6 +356,9 @@ def _accepted(
     again = sent_twice(desk, caller, sent, request)
     if again is not None:
         return video(again)
+    if "clip" in asked:  # this API keeps the size of a video, whatever is done with it
+        asset = desk.asset_of(caller, asked["clip"])
+        asked |= {"width": asset.width, "height": asset.height}
     order = desk.order(task, model=desk.served(model, foreign=MODELS), **asked)
     echo = {"model": model, "seconds": f"{asked.get('seconds') or 0:.6g}", **told}
     return video(desk.accept(caller, order, dialect=NAME, echo=echo, body=sent.digest))
@@ -421,7 +424,7 @@ def _quality(name: str | None) -> str | None:
 def _picture(desk: Desk, caller: Caller, reference: Upload | Reference) -> Source:
     """What an input_reference stands for."""
     if isinstance(reference, Upload):
-        return Source(file=desk.brought(caller, reference.file, dialect=NAME).id)
+        return Source(file=desk.brought(caller, reference.file, dialect=NAME, name=reference.filename or "").id)
     if (reference.image_url is None) == (reference.file_id is None):
         raise BadRequest("An input_reference holds image_url or file_id", "Exactly one of the two is possible")
     if reference.file_id is not None:
@@ -431,7 +434,7 @@ def _picture(desk: Desk, caller: Caller, reference: Upload | Reference) -> Sourc
 
 def _film(desk: Desk, caller: Caller, which: Upload | Which) -> Source:
     if isinstance(which, Upload):
-        return Source(file=desk.brought(caller, which.file, dialect=NAME).id)
+        return Source(file=desk.brought(caller, which.file, dialect=NAME, name=which.filename or "").id)
     return Source(job=_job(desk, caller, which.id).id)
 
 
