@@ -18,7 +18,6 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast, get_args
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-from cinecanvas.media.warden import Warden
 
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
 from cinecanvas.jobs.database import Database
@@ -30,6 +29,7 @@ from cinecanvas.jobs.queue import NotNow, Queue
 from cinecanvas.jobs.tables import secrets as secrets_table
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.fetch import check_url
+from cinecanvas.media.warden import Warden
 from cinecanvas.models import card, cards
 from cinecanvas.plan import plan, read_paces
 from cinecanvas.request import Media, draw_seed
