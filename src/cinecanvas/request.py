@@ -291,11 +291,13 @@ def outpaint(
     *,
     to: str,
     place: tuple[float, float] = (0.5, 0.5),
+    box: tuple[float, float, float, float] | None = None,
     **options: Unpack[Options],
 ) -> Request:
     """A clip or picture in another shape or size, such as 16:9: it stays whole, and what lies beside it is new.
 
-    place: where it sits in the free space, (0, 0) at the left and top, (1, 1) at the right and bottom.
+    place: where it sits in the free space, (0, 0) at the left and top, (1, 1) at the right and bottom;
+    or box: its x, y, w and h in fractions of the new frame.
     """
     if clip.width is None or clip.height is None:
         raise BadRequest("The size of the clip is not known", do="Store it first")
@@ -304,7 +306,8 @@ def outpaint(
     extent = parse_size(to)
     wide = extent.ratio / (clip.width / clip.height)
     w, h = min(1.0, 1 / wide), min(1.0, wide)
-    laid = Clip(media=clip.digest, box=((1 - w) * place[0], (1 - h) * place[1], w, h), fit="stretch")
+    there = box or ((1 - w) * place[0], (1 - h) * place[1], w, h)
+    laid = Clip(media=clip.digest, box=there, fit="stretch")
     asked = {**options, **extent._asdict()}
     return _asked(prompt, asked, seconds=clip.seconds or STILL, clips=(laid,))
 

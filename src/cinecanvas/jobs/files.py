@@ -118,6 +118,7 @@ class Files:
         dialect: str | None = None,
         purpose: str | None = None,
         besides: tuple[str, ...] = (),
+        state: FileState | None = None,
         after: str | None = None,
         limit: int = 100,
         newest_first: bool = True,
@@ -128,6 +129,8 @@ class Files:
             asked = asked.where(files.c.dialect == dialect)
         if purpose is not None:
             asked = asked.where(files.c.purpose == purpose)
+        if state is not None:
+            asked = asked.where(files.c.state == state)
         if besides:
             asked = asked.where(files.c.purpose.not_in(besides))
         key = sa.tuple_(files.c.created, files.c.id)

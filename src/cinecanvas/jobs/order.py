@@ -179,6 +179,7 @@ _OWN = {  # what the verbs take beside the fields of a Request
     "end": "Where the part ends (s).",
     "to": "The new shape or size, such as 16:9 or 640x480.",
     "place": "Where the film sits in the free space: (0, 0) left and top, (1, 1) right and bottom.",
+    "box": "x, y, w and h of the film in fractions of the new frame, in place of `place`.",
     "keep": "How much stays, from 0 (nothing) to 1 (all).",
     "times": "How many times its size.",
 }

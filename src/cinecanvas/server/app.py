@@ -12,14 +12,14 @@ from starlette.exceptions import HTTPException
 
 from cinecanvas import __version__
 from cinecanvas.errors import CinecanvasError
-from cinecanvas.server import native, openai
-from cinecanvas.server.deliver import made
+from cinecanvas.server import agents, luma, native, openai
+from cinecanvas.server.deliver import made, watched
 from cinecanvas.server.desk import Desk, named
 from cinecanvas.server.dialect import Dialect, Fault, fault_of
 from cinecanvas.server.message import At, first_fault
 
 LOG = logging.getLogger("cinecanvas.server")
-DIALECTS: tuple[Dialect, ...] = (native.DIALECT, openai.DIALECT)
+DIALECTS: tuple[Dialect, ...] = (native.DIALECT, openai.DIALECT, luma.DIALECT, agents.DIALECT)
 _WORDS = {401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _ABOUT = """\
 Video generation that you host yourself. Everything you ask for is a **job**: it is queued, runs, and ends; it goes on
@@ -88,7 +88,10 @@ def media(
         return answer(
             request.url.path, Fault(403, "expired", "This URL is not signed, or its time is over. Ask again.")
         )
-    return made(desk, desk.queue.get(job), named(variant), output, request)
+    found = desk.queue.get(job)
+    if variant == "live":
+        return made(desk, found, "video", output, request) if found.ended else watched(desk, found, request)
+    return made(desk, found, named(variant), output, request)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

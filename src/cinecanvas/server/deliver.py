@@ -15,6 +15,8 @@ from fastapi.responses import FileResponse, StreamingResponse
 from cinecanvas.errors import CinecanvasError
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.keys import Caller
+from cinecanvas.jobs.queue import NotNow
+from cinecanvas.jobs.worker import watched_file
 from cinecanvas.server.desk import Desk, Variant
 from cinecanvas.server.dialect import Fault, Refused
 from cinecanvas.server.message import Message
@@ -45,6 +47,14 @@ def made(desk: Desk, job: Job, variant: Variant, output: int, request: Request) 
         return stored(desk, (asset.digest, asset.media_type, asset.bytes), request)
     picture = desk.picture(job, variant, output)
     return Response(picture.data, media_type=picture.media_type, headers={"cache-control": "private, max-age=86400"})
+
+
+def watched(desk: Desk, job: Job, request: Request) -> Response:
+    """A film while it is made."""
+    file = watched_file(desk.where, job)
+    if job.state != "running" or not file.is_file():
+        raise NotNow("There is nothing of this job to watch now", "A film can be watched while it runs on this machine")
+    return StreamingResponse(growing(desk, job, file, request), media_type="video/mp4")
 
 
 def _read(desk: Desk, digest: str) -> Iterator[bytes]:

@@ -216,8 +216,8 @@ class Desk:
             return self.warden.spritesheet(digest)
         return self.warden.frame(digest, last=variant == "last")
 
-    def url(self, job: Job, base: str, variant: Variant = "video", output: int = 0) -> str:
-        """A URL that needs no key, for a day."""
+    def url(self, job: Job, base: str, variant: str = "video", output: int = 0) -> str:
+        """A URL that needs no key, for a day; `live` is the film while it is made, and once it is there the film."""
         until = int(time.time() + URL_SECONDS)
         path = f"/media/{job.id}/{output}/{variant}"
         return f"{self.public or base.rstrip('/')}{path}?until={until}&signature={self.signature(path, until)}"

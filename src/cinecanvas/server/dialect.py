@@ -29,6 +29,7 @@ class Fault(NamedTuple):
 
 
 Envelope = Callable[[Fault], dict[str, Any]]
+Link = Callable[[Job, str], str]  # a job and a variant (video, first, live ...) to a URL that needs no key
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class Dialect:
     prefixes: tuple[str, ...]
     router: APIRouter
     envelope: Envelope
-    event: Callable[[Job, str], dict[str, Any]] | None = None  # the body of a webhook or callback: job, its URL's base
+    event: Callable[[Job, Link], dict[str, Any]] | None = None  # the body of a webhook or callback
     models: Mapping[str, str] = field(default_factory=dict)  # names of the vendor's models and what they are
+    open: tuple[str, ...] = ()  # prefixes of paths that need no key: their URLs are signed
 
 
 _STATUS: tuple[tuple[type[CinecanvasError], int, str], ...] = (

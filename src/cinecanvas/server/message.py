@@ -29,7 +29,7 @@ class Message(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
 
     fields: dict[str, Any]
-    digest: str  # of what was sent, for the clients that send it twice
+    digest: str  # of what was sent and where to, for the clients that send it twice
 
     def read(self, kind: type[Body]) -> Body:
         """The body as a dialect's own value, or one line about the first field that is wrong."""
@@ -55,7 +55,7 @@ async def message(request: Request) -> Message:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         form = await request.form(max_files=80, max_fields=_MOST_FIELDS, max_part_size=_MOST_PART)
-        digest = hashlib.sha256()
+        digest = _digest(request, b"")
         for name, value in form.multi_items():
             digest.update(name.encode() + b"\0")
             if isinstance(value, str):
@@ -65,14 +65,19 @@ async def message(request: Request) -> Message:
         return Message(fields=_nested(form.multi_items()), digest=digest.hexdigest())
     raw = await request.body()
     if not raw.strip():
-        return Message(fields={}, digest=hashlib.sha256(raw).hexdigest())
+        return Message(fields={}, digest=_digest(request, raw).hexdigest())
     try:
         value = json.loads(raw)
     except ValueError:
         raise BadRequest("The body is not JSON", "It is one JSON object, or a form") from None
     if not isinstance(value, dict):
         raise BadRequest("The body is not an object", "It is one JSON object, or a form")
-    return Message(fields=value, digest=hashlib.sha256(raw).hexdigest())
+    return Message(fields=value, digest=_digest(request, raw).hexdigest())
+
+
+def _digest(request: Request, raw: bytes) -> Any:
+    """The path counts: the same body to another video asks for something else."""
+    return hashlib.sha256(request.url.path.encode("utf-8", "surrogatepass") + b"\0" + raw)
 
 
 def _nested(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from cinecanvas.jobs.files import StoredFile
 from cinecanvas.jobs.job import Foretold, Job, State, Trouble
 from cinecanvas.jobs.order import AnyOrder
 from cinecanvas.jobs.queue import NotNow
-from cinecanvas.jobs.worker import preview_file, watched_file
+from cinecanvas.jobs.worker import preview_file
 from cinecanvas.model import Card
 from cinecanvas.models import card
-from cinecanvas.server.deliver import events, growing, made
+from cinecanvas.server.deliver import events, made, watched
 from cinecanvas.server.desk import Variant
-from cinecanvas.server.dialect import Dialect, Fault
+from cinecanvas.server.dialect import Dialect, Fault, Link
 from cinecanvas.server.message import At, Base, Creator, Reader
 
 NAME = "native"
@@ -293,13 +293,9 @@ def preview(desk: At, caller: Reader, job: JobId) -> Response:
     responses={200: {"content": {"video/mp4": _BYTES}}, **_problems(404, 409)},
     tags=["jobs"],
 )
-def live(desk: At, caller: Reader, request: Request, job: JobId) -> StreamingResponse:
+def live(desk: At, caller: Reader, request: Request, job: JobId) -> Response:
     """A fragmented MP4 that grows until the film is whole."""
-    found = desk.queue.get(job, account=caller.account)
-    file = watched_file(desk.where, found)
-    if found.state != "running" or not file.is_file():
-        raise NotNow("There is nothing of this job to watch now", "A film can be watched while it runs on this machine")
-    return StreamingResponse(growing(desk, found, file, request), media_type="video/mp4")
+    return watched(desk, desk.queue.get(job, account=caller.account), request)
 
 
 @router.get(
@@ -380,7 +376,7 @@ def _file(file: StoredFile) -> FileView:
     return FileView.model_validate({"width": None, "height": None, "seconds": None, **shown, **facts})
 
 
-def event(job: Job, base: str) -> dict[str, Any]:
+def event(job: Job, link: Link) -> dict[str, Any]:
     """What a callback is told of a job."""
     facts = {"id": job.id, "state": job.state, "model": job.model, "created": job.created, "finished": job.finished}
     return {"type": f"job.{job.state}", "job": {**facts, "error": job.error.model_dump() if job.error else None}}

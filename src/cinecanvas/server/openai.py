@@ -19,7 +19,7 @@ from cinecanvas.jobs.queue import NoJob
 from cinecanvas.request import parse_size
 from cinecanvas.server.deliver import made, sent_twice, stored, waited
 from cinecanvas.server.desk import Desk, named
-from cinecanvas.server.dialect import Dialect, Fault, Refused
+from cinecanvas.server.dialect import Dialect, Fault, Link, Refused
 from cinecanvas.server.message import At, Creator, Reader, Sent, Upload
 
 NAME = "openai"
@@ -321,7 +321,7 @@ def video(job: Job) -> dict[str, Any]:
     }
 
 
-def event(job: Job, base: str) -> dict[str, Any]:
+def event(job: Job, link: Link) -> dict[str, Any]:
     """What a webhook is told of a job that has ended."""
     kind = "video.completed" if job.state == "succeeded" else "video.failed"
     return {
