@@ -169,6 +169,17 @@ def _picture_rgb(picture: Any) -> np.ndarray:
     return np.asarray(upright.convert("RGB"))
 
 
+def opaque(file: Path) -> np.ndarray:
+    """Where a picture is opaque, as a mask (H, W, 3): white where it is, black where it can be seen through."""
+    from PIL import ImageOps
+
+    with _picture(file) as picture, _quiet():
+        upright = ImageOps.exif_transpose(picture)
+        if not upright.has_transparency_data:
+            raise BadMedia("The mask is opaque everywhere", "What is to be made anew is transparent in it")
+        return np.asarray(upright.convert("RGBA"))[..., 3:].repeat(3, -1)
+
+
 def _on_black(rgba: np.ndarray) -> np.ndarray:
     """What is not there is black, as in every film editor; and in a mask black is what is to be made."""
     return ((rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255).astype(np.uint8)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from cinecanvas.errors import BadRequest
-from cinecanvas.media.decode import MOST_PIXELS
+from cinecanvas.media.decode import MOST_PIXELS, opaque
 from cinecanvas.media.video import info, read_at, resized
 
 Kind: TypeAlias = Literal["webp", "jpeg", "png"]
@@ -47,6 +47,11 @@ def still(file: Path, *, last: bool = False) -> bytes:
     """The first frame, or the last, as it is: a PNG."""
     (frame,) = read_at(file, [info(file).seconds if last else 0.0])
     return _encoded(frame, "png")
+
+
+def mask(file: Path) -> bytes:
+    """Where a picture is opaque, as a PNG: white is kept, what was transparent is black."""
+    return _encoded(opaque(file), "png")
 
 
 def _places(columns: int, rows: int, *, width: int, height: int) -> Iterator[tuple[slice, slice]]:

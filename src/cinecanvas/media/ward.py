@@ -16,7 +16,7 @@ from typing import BinaryIO
 from cinecanvas.errors import BadMedia, CinecanvasError
 from cinecanvas.media.destination import shown_name
 from cinecanvas.media.fence import fence
-from cinecanvas.media.warden import Answer, Job, Limits, Look, Refusal, Spritesheet, Thumbnail
+from cinecanvas.media.warden import Answer, Job, Limits, Look, Mask, Refusal, Spritesheet, Thumbnail
 
 _MOST_KEPT = 512 << 20  # bytes; a child that has read nothing large holds 100 MB
 _THREADS = 4  # that FFmpeg decodes with
@@ -66,6 +66,8 @@ def _done(job: Job) -> tuple[Answer, bytes]:
         picture = stills.thumbnail(file, kind=wish.kind, side=wish.side, second=wish.second)
     elif isinstance(wish, Spritesheet):
         picture = stills.spritesheet(file, kind=wish.kind, columns=wish.columns, rows=wish.rows, side=wish.side)
+    elif isinstance(wish, Mask):
+        picture = stills.mask(file)
     else:
         picture = stills.still(file, last=wish.last)
     return Answer(bytes=len(picture)), picture

@@ -89,7 +89,13 @@ class Still(BaseModel, frozen=True):
     last: bool
 
 
-Wish: TypeAlias = Annotated[Look | Thumbnail | Spritesheet | Still, Field(discriminator="verb")]
+class Mask(BaseModel, frozen=True):
+    """Where a picture is opaque."""
+
+    verb: Literal["mask"] = "mask"
+
+
+Wish: TypeAlias = Annotated[Look | Thumbnail | Spritesheet | Still | Mask, Field(discriminator="verb")]
 
 
 class Job(BaseModel, frozen=True):
@@ -191,6 +197,10 @@ class Warden:
     def frame(self, digest: str, *, last: bool = False) -> bytes:
         """The first frame, or the last, as a PNG."""
         return self._picture(digest, Still(last=last))
+
+    def mask(self, digest: str) -> bytes:
+        """Where a picture is opaque, as a PNG: white is kept, what was transparent is black."""
+        return self._picture(digest, Mask())
 
     def _seen(self, file: Path, wish: Look, *, shown: str, seconds: float) -> VideoInfo:
         answer, _ = self._asked(file, wish, shown=shown, seconds=seconds)

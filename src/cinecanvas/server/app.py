@@ -16,7 +16,8 @@ from cinecanvas.server import agents, luma, native, openai
 from cinecanvas.server.deliver import made, watched
 from cinecanvas.server.desk import Desk, named
 from cinecanvas.server.dialect import Dialect, Fault, fault_of
-from cinecanvas.server.message import At, first_fault
+from cinecanvas.server.message import Admin, At, first_fault
+from cinecanvas.server.metrics import CONTENT_TYPE, Metrics
 
 LOG = logging.getLogger("cinecanvas.server")
 DIALECTS: tuple[Dialect, ...] = (native.DIALECT, openai.DIALECT, luma.DIALECT, agents.DIALECT)
@@ -41,11 +42,14 @@ def build(desk: Desk) -> FastAPI:
         generate_unique_id_function=lambda route: f"{route.tags[0] if route.tags else 'server'}_{route.name}",
     )
     app.state.desk = desk
+    app.state.metrics = Metrics(desk.queue, lambda path: dialect_of(path).name)
+    app.add_middleware(app.state.metrics.counted)
     for dialect in DIALECTS:
         for prefix in dialect.prefixes:
             app.include_router(dialect.router, prefix=prefix, include_in_schema=dialect is native.DIALECT)
     app.add_api_route("/healthz", health, include_in_schema=False)
     app.add_api_route("/readyz", ready, include_in_schema=False)
+    app.add_api_route("/metrics", metrics, include_in_schema=False)
     app.add_api_route("/media/{job}/{output}/{variant}", media, include_in_schema=False, methods=["GET", "HEAD"])
     app.add_exception_handler(CinecanvasError, _refused)
     app.add_exception_handler(RequestValidationError, _unreadable)
@@ -78,6 +82,11 @@ def ready(desk: At) -> Any:
     """The database answers."""
     desk.queue.database.clock()
     return {"status": "ok"}
+
+
+def metrics(caller: Admin, request: Request) -> Response:
+    """Numbers about all jobs of everybody."""
+    return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE)
 
 
 def media(

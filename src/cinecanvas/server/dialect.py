@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter
@@ -13,6 +13,7 @@ from cinecanvas.jobs.database import NoDatabase
 from cinecanvas.jobs.files import NoFile
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.queue import NoJob, NotNow
+from cinecanvas.media.warden import Busy
 
 
 class Fault(NamedTuple):
@@ -41,8 +42,8 @@ class Dialect:
     router: APIRouter
     envelope: Envelope
     event: Callable[[Job, Link], dict[str, Any]] | None = None  # the body of a webhook or callback
-    models: Mapping[str, str] = field(default_factory=dict)  # names of the vendor's models and what they are
     open: tuple[str, ...] = ()  # prefixes of paths that need no key: their URLs are signed
+    data_uris: bool = True  # whether media come inside of JSON, which is then long
 
 
 _STATUS: tuple[tuple[type[CinecanvasError], int, str], ...] = (
@@ -50,6 +51,7 @@ _STATUS: tuple[tuple[type[CinecanvasError], int, str], ...] = (
     (NoFile, 404, "not_found"),
     (NotNow, 409, "conflict"),
     (NoDatabase, 503, "unavailable"),
+    (Busy, 503, "busy"),
     (CannotWrite, 503, "storage_full"),
     (BadWeights, 503, "model_unavailable"),
     (BadMedia, 400, "invalid_media"),
@@ -70,7 +72,7 @@ def fault_of(error: CinecanvasError) -> Fault:
     """What one of our refusals is in the terms of HTTP."""
     if isinstance(error, Refused):
         return error.fault
-    if isinstance(error, (NoDatabase, CannotWrite)):
+    if isinstance(error, (NoDatabase, Busy, CannotWrite)):
         found = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
         return Fault(*found, str(error), retry=5.0)
     after = getattr(error, "retry_after", None)

@@ -124,6 +124,10 @@ def _creator(request: Request) -> Caller:
     return _allowed(request, "create")
 
 
+def _admin(request: Request) -> Caller:
+    return _allowed(request, "admin")
+
+
 def _allowed(request: Request, scope: str) -> Caller:
     caller = _caller(request)
     if not caller.may(scope):
@@ -144,6 +148,7 @@ def first(fields: Mapping[str, Any], name: str) -> Any:
 
 At = Annotated[Desk, Depends(_desk)]
 Reader = Annotated[Caller, Depends(_reader)]
+Admin = Annotated[Caller, Depends(_admin)]
 Creator = Annotated[Caller, Depends(_creator)]
 Sent = Annotated[Message, Depends(message)]
 Base = Annotated[str, Depends(base)]

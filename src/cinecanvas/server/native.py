@@ -386,4 +386,4 @@ def envelope(fault: Fault) -> dict[str, Any]:
     return Failure(error=Problem(code=fault.code, message=fault.message, field=fault.param or None)).model_dump()
 
 
-DIALECT = Dialect(NAME, ("/api/v1",), router, envelope, event)
+DIALECT = Dialect(NAME, ("/api/v1",), router, envelope, event, data_uris=False)

@@ -380,11 +380,11 @@ async def _pictures(
             verb = "inpaint" if given["mask"] is not None else "remix"
             brought = desk.brought(caller, given["picture"].file, dialect=NAME)
             asked["clip"] = Source(file=brought.id)
+            if brought.asset is not None and "width" not in asked:
+                asked |= {"width": brought.asset.width, "height": brought.asset.height}
             if given["mask"] is not None:
-                asset = desk.looked_at(given["mask"].file)
-                mask = desk.files.add(
-                    account=caller.account, dialect=NAME, asset=desk.warden.opaque(asset.digest), days=1
-                )
+                clear = desk.looked_at(given["mask"].file, name=given["mask"].filename or "")
+                mask = desk.brought(caller, desk.warden.mask(clear.digest), dialect=NAME)
                 asked["mask"] = Source(file=mask.id)
         order = desk.order(verb, model=desk.served(body.model or "", foreign=MODELS), **asked)
         echo = {"model": body.model or desk.models[0]}
