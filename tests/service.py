@@ -1,0 +1,79 @@
+"""`cine serve` as its users run it, for tests: one server process with its workers, at a free port of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from cinecanvas.jobs.database import Database
+from cinecanvas.jobs.files import Files
+from cinecanvas.jobs.queue import Queue
+from cinecanvas.media.assets import Store
+from cinecanvas.media.warden import Warden
+from cinecanvas.server.desk import Desk, served_models, signing_secret
+from cinecanvas.settings import Settings, settings
+
+_PATIENCE = 60.0  # s that a busy machine may take to start
+
+
+class Service(NamedTuple):
+    """A server that runs: where it is, its desk as this process may use it, where it lives, and its log."""
+
+    url: str
+    desk: Desk
+    where: Settings
+    log: Path
+
+
+@contextmanager
+def service(home: Path, *, workers: int = 1) -> Iterator[Service]:
+    """A server for as long as this lasts; no key exists, so it lets this machine's own user in."""
+    environment = {**os.environ, "CINECANVAS_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    where = settings(environment)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "serve.log"
+    command = [sys.executable, "-m", "cinecanvas.cli", "serve", "--port", str(port), "--workers", str(workers)]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _await(url, process, log)
+        database, store = Database.at(where.database), Store.at(where.store)
+        with Warden(store) as warden:
+            desk = Desk(
+                Queue(database), store, Files(database), warden, where, signing_secret(database), served_models()
+            )
+            yield Service(url, desk, where, log)
+        database.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the server answers."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/readyz", timeout=5.0).close()
+            return
+        except (urllib.error.URLError, OSError):
+            assert process.poll() is None and time.monotonic() < until, log.read_text()[-2000:]
+            time.sleep(0.05)
