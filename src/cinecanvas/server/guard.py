@@ -35,8 +35,10 @@ log = logging.getLogger("cinecanvas.server")
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _READ = frozenset(
-    (b"host", b"origin", b"sec-fetch-site", b"x-request-id", b"content-type", b"content-length", b"transfer-encoding")
-    + (b"access-control-request-method", b"access-control-request-headers")
+    (
+        *(b"host", b"origin", b"sec-fetch-site", b"access-control-request-method", b"access-control-request-headers"),
+        *(b"x-request-id", b"content-type", b"content-length", b"transfer-encoding"),
+    )
 )
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(rb"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_-][a-z0-9_.-]{0,252}?)\.?(:[0-9]{1,5})?", re.IGNORECASE)
@@ -435,7 +437,7 @@ def _said(text: str) -> str:
 
 
 def _hang_up(send: Send) -> None:
-    """Drop the connection with what waits in it; ASGI has no word for that, and uvicorn's close() waits for the reader."""
+    """Drop a connection and what waits in it: ASGI has no word for that, and to close one waits for its reader."""
     abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
     if abort is not None:
         abort()

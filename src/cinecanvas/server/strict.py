@@ -39,7 +39,7 @@ def strict(body: bytes, *, depth: int = 32, items: int = 10_000) -> Any:
 
 
 def _shape(body: bytes, depth: int, items: int) -> None:
-    """That a text is neither deep nor crowded; right up to the first place where it is no JSON, which stops the parser."""
+    """That a text is neither deep nor crowded, up to the first place where it is no JSON, which stops the parser."""
     bare = body.replace(rb"\\", b"").replace(rb"\"", b"")  # now each quote opens or closes a string
     if rb"\u0000" in bare:  # no database keeps it, and C ends there
         raise NotStrict("A string holds the character NUL")

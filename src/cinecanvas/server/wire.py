@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1, for clients who mean harm: who connects and does not ask, or does not finish asking, is hung up on.
+"""uvicorn's HTTP/1.1 for clients who mean harm: who connects and does not ask, or never finishes, is hung up on.
 
 uvicorn has a clock only for connections at rest after an answer, and any byte stops it: half a head holds a connection
 for ever, and so does a body that goes on after its answer.
