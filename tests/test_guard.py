@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -282,6 +282,14 @@ def test_a_preflight_of_an_allowed_origin_is_answered_without_a_key() -> None:
 def test_a_preflight_of_another_origin_is_refused(origin: str) -> None:
     answer = ask("OPTIONS", "/v1/films/a", headers={"origin": origin, **PREFLIGHT})
     assert answer.status_code == 403 and "access-control-allow-origin" not in answer.headers
+
+
+def test_only_the_guard_says_who_may_read() -> None:
+    async def open_house(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"Access-Control-Allow-Origin", b"*")]})
+        await send({"type": "http.response.body"})
+
+    assert "access-control-allow-origin" not in ask("GET", "/", guard=guarded(open_house)).headers
 
 
 @pytest.mark.parametrize(
@@ -755,13 +763,23 @@ def test_what_is_refused_is_logged_too(caplog: pytest.LogCaptureFixture) -> None
 
 class Brisk(Punctual):
     seconds = 0.4
+    lost: ClassVar[list[str]] = []
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.lost.append(str(exc))
+
+
+class Calm(Brisk):
+    seconds = 2.0
 
 
 @contextmanager
-def serving(guard: Guard) -> Iterator[int]:
+def serving(guard: Any, http: type[Brisk] = Brisk) -> Iterator[int]:
     """The port of a uvicorn on loopback."""
+    Brisk.lost.clear()
     options: dict[str, Any] = {"ws": "none", "lifespan": "off", "log_config": None, "access_log": False}
-    server = uvicorn.Server(uvicorn.Config(guard, http=Brisk, timeout_graceful_shutdown=1, **options))
+    server = uvicorn.Server(uvicorn.Config(guard, http=http, timeout_graceful_shutdown=1, **options))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -873,11 +891,11 @@ def test_a_head_that_drips_is_hung_up_on() -> None:
 
 
 def test_a_connection_may_ask_again_and_again() -> None:
-    with serving(guarded()) as port, dialled(port) as line:
+    with serving(guarded(), Calm) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=KEY) as client:
         for _ in range(4):
-            line.sendall(head(method="GET"))
-            assert line.recv(4096).startswith(b"HTTP/1.1 200")
-            time.sleep(0.2)  # together longer than the clock of the connection
+            assert client.get("/v1/films/a").status_code == 200
+            time.sleep(0.7)  # together longer than the clock of the connection
+        assert not Brisk.lost
 
 
 def test_an_answer_that_takes_its_time_is_not_cut_by_the_clock_of_the_connection() -> None:
@@ -891,6 +909,46 @@ def test_an_answer_that_takes_its_time_is_not_cut_by_the_clock_of_the_connection
     with serving(guarded(app)) as port, dialled(port) as line:
         line.sendall(head("/v1/late", "Connection: close", method="GET"))
         assert rest(line).endswith(b'"at last"')
+
+
+WHOLE = 32 << 20
+
+
+async def at_one_stroke(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(WHOLE).encode())]})
+    await send({"type": "http.response.body", "body": bytes(WHOLE)})
+
+
+def test_an_answer_that_is_done_does_not_wait_for_its_reader_for_ever() -> None:
+    with serving(guarded(at_one_stroke)) as port, dialled(port) as line:
+        line.sendall(head(method="GET"))
+        assert until(lambda: Brisk.lost)
+
+
+def test_a_reader_who_is_slow_but_reads_has_the_whole_answer() -> None:
+    with serving(guarded(at_one_stroke), Calm) as port, dialled(port) as line:
+        line.sendall(head("/v1/films/a", "Connection: close", method="GET"))
+        found = 0
+        for _ in range(8):  # 3.2 s, longer than the clock of the connection
+            found += len(line.recv(1 << 20, socket.MSG_WAITALL))
+            time.sleep(0.4)
+        assert found + len(rest(line)) > WHOLE
+
+
+def test_what_is_said_piece_by_piece_arrives_piece_by_piece() -> None:
+    heard = threading.Event()
+
+    async def pieces(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        assert await asyncio.to_thread(heard.wait, 20)
+        await send({"type": "http.response.body", "body": b"second"})
+
+    with serving(guarded(pieces)) as port, httpx.stream("GET", f"http://127.0.0.1:{port}/", headers=KEY) as answer:
+        said = answer.iter_raw()
+        assert next(said) == b"first"
+        heard.set()
+        assert b"".join(said) == b"second"
 
 
 def test_a_failure_midway_breaks_the_answer_off_and_tells_nothing() -> None:

@@ -45,7 +45,12 @@ _HOST = re.compile(rb"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_-][a-z0-9_.-]{0,252}?)\.?(:[
 _TOKENS = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{0,2000}")  # names of headers, as a preflight lists them
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _UNSAID = re.compile(r"[^!-~]|[\"\\=]")  # what a value in a log line is written without
-_OURS = frozenset((b"server", b"x-request-id", b"x-content-type-options", b"referrer-policy"))
+_OURS = frozenset(
+    (
+        *(b"server", b"x-request-id", b"x-content-type-options", b"referrer-policy"),
+        *(b"access-control-allow-origin", b"access-control-allow-credentials"),
+    )
+)
 _MOST_TRACE = 20_000  # characters
 _LINGER = 64 << 10  # bytes that may still come after an answer before the connection is worth less than they are
 
@@ -158,6 +163,7 @@ class _Exchange:
                 await self._serve()
             except Exception as error:
                 self._failed(error)
+                traceback.clear_frames(error.__traceback__)  # else a broken stream keeps what it holds until some gc
             if not self.begun and not self.lost:
                 await self._refuse(self.refusal or _FAILED)
         except _Stuck:  # not even the refusal was taken
@@ -312,6 +318,7 @@ class _Exchange:
         if self.origin:
             kept.append((b"access-control-allow-origin", self.origin))
             kept.append((b"access-control-expose-headers", b"x-request-id, retry-after"))
+        if self.guard.origins:
             kept.append((b"vary", b"origin"))
         await self._pass({"type": "http.response.start", "status": status, "headers": kept})
 
