@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -722,7 +722,7 @@ def test_the_addresses_of_one_subscriber_are_one() -> None:
         return asyncio.run(once())
 
     assert [status(f"2001:db8:1:2::{n}") for n in range(4)] == [200, 200, 200, 429]
-    assert status("2001:db8:1:3::1") == status("::ffff:192.0.2.1") == status("::ffff:192.0.2.2") == 200
+    assert {status("2001:db8:1:3::1"), *(status(f"::ffff:192.0.2.{n}") for n in range(4))} == {200}
 
 
 # -- the log -----------------------------------------------------------------------------------------------------------
@@ -829,13 +829,13 @@ KINDS = ["Content-Type: application/json", "Content-Type: multipart/form-data; b
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_body_that_stops_coming_is_not_waited_for(kind: str) -> None:
     path = "/v1/form" if "form" in kind else "/v1/films/a"
-    with serving(guarded()) as port, dialled(port) as line:
+    with serving(guarded(limits=replace(SMALL, total=600))) as port, dialled(port) as line:
         line.sendall(head(path, "Content-Length: 900", kind) + b"--b\r\n")
         assert rest(line).startswith(b"HTTP/1.1 408")
 
 
 def test_a_body_that_drips_is_not_waited_for() -> None:
-    with serving(guarded()) as port, dialled(port) as line:
+    with serving(guarded(limits=replace(SMALL, idle=600))) as port, dialled(port) as line:
         line.sendall(head("/v1/films/a", "Content-Length: 900"))
         line.settimeout(0.1)
         answer = b""

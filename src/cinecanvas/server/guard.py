@@ -52,7 +52,6 @@ _OURS = frozenset(
     )
 )
 _MOST_TRACE = 20_000  # characters
-_LINGER = 64 << 10  # bytes that may still come after an answer before the connection is worth less than they are
 
 
 @dataclass(frozen=True)
@@ -332,32 +331,23 @@ class _Exchange:
             raise _Stuck("the reader has stopped reading") from None
 
     async def _refuse(self, refusal: Refusal) -> None:
-        """The dialect's envelope round a refusal; none of a body that is not read yet is waited for."""
+        """The dialect's envelope round a refusal, at once.
+
+        What is left of a body runs into the sand, for as long as the wire allows: to close on it is to reset the
+        connection, and who still sends would find that in the answer's place.
+        """
         status, envelope = self.guard.refuse(self.scope, refusal.status, refusal.code, refusal.message)
         body = json.dumps(envelope).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in refusal.headers]
-        if refusal.status == 408 or self._owed() > _LINGER:
-            headers.append((b"connection", b"close"))
         await self._start(status, headers)
         await self._pass({"type": "http.response.body", "body": body})
-
-    def _owed(self) -> float:
-        """Bytes of the body that the client means to send still."""
-        if self.arrived:
-            return 0
-        if self.heads.get(b"transfer-encoding"):
-            return math.inf
-        length = self.heads.get(b"content-length", [b"0"])[0]
-        return int(length) - self.count if _counts(length) else math.inf
 
     # What is written down
 
     def _failed(self, error: Exception) -> None:
         """A traceback, each line of it under the id, so that none can be forged; not if we or the client broke off."""
-        if isinstance(error, ClientDisconnect):
-            self.lost = True
-        elif not self.refusal and not self.lost:
+        if not self.refusal and not self.lost and not isinstance(error, ClientDisconnect):
             lines = "".join(traceback.format_exception(error))[-_MOST_TRACE:].splitlines()
             told = "\n".join(f"{self.id} | {_CONTROL.sub('?', line)}" for line in lines)
             log.error("failed request=%s\n%s", self.id, told)
