@@ -180,6 +180,11 @@ def test_an_id_that_is_none_is_replaced(given: str) -> None:
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
+def test_of_two_ids_neither_is_kept() -> None:
+    answer = ask("GET", "/v1/films/a", headers=[*KEY.items(), ("x-request-id", "a"), ("x-request-id", "b")])
+    assert answer.headers["x-request-id"] not in ("a", "b", "a, b")
+
+
 @pytest.mark.parametrize("path", ["/v1/films/a", "/v1/boom", "/nowhere"])
 def test_every_answer_is_kept_out_of_caches_and_unsniffed(path: str) -> None:
     heads = ask("GET", path).headers
@@ -527,6 +532,11 @@ def test_two_hundred_thousand_deep_is_refused_without_recursion() -> None:
         strict(b"[" * 200_000 + b"]" * 200_000, items=10**6)
 
 
+def test_what_closes_without_end_is_refused_by_a_count() -> None:
+    with pytest.raises(NotStrict, match="never opened"):
+        strict(b"]" * 100_000)
+
+
 TEXTS = st.one_of(
     st.binary(max_size=60),
     st.text(alphabet='[]{},:"\\ueE+-.01 nNaI\ud7ff', max_size=40).map(lambda text: text.encode("utf-8", "replace")),
@@ -708,6 +718,12 @@ def test_a_million_addresses_do_not_fill_the_memory() -> None:
         turnstile.enter(str(number), Pace())
         turnstile.leave(str(number))
     assert len(turnstile._full) <= 10 and not turnstile._inside
+
+
+def test_who_rested_longest_is_forgotten_first() -> None:
+    turnstile, pace = Turnstile(most=2, clock=lambda: 0.0), Pace(rate=1.0, burst=2)
+    assert [turnstile.enter(who, pace) for who in ("often", "once", "often", "new")] == [0.0] * 4
+    assert turnstile.enter("often", pace) == 1.0
 
 
 def test_the_addresses_of_one_subscriber_are_one() -> None:
