@@ -7,7 +7,8 @@ answer tells of the inside: a failure is one sentence to the client, and a trace
 uvicorn is started around it with `http=wire.Punctual` (heads come in time), `ws="none"`, `access_log=False` (it would
 write queries, and they hold signatures), `server_header=False`, `timeout_graceful_shutdown=30`, `limit_concurrency`
 (connections of all together), and `forwarded_allow_ips` naming the proxy, where there is one: all addresses are its
-own otherwise. What is no HTTP at all is answered by uvicorn, in 27 bytes of plain text.
+own otherwise. uvicorn itself answers, in a line of plain text without an id, what is no HTTP (400) and what comes when
+`limit_concurrency` is reached (503).
 """
 
 from __future__ import annotations
