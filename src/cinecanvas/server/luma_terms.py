@@ -64,8 +64,8 @@ class Shown(NamedTuple):
 
     @property
     def film(self) -> bool:
-        """Whether it has a length; of what is still to be fetched nobody knows, and it is taken for a picture."""
-        return bool(self.asset and self.asset.seconds)
+        """Whether it is more than a frame; of what is still to be fetched nobody knows: it is taken for a picture."""
+        return self.asset is not None and bool(self.asset.seconds) and (self.asset.frames or 2) > 1
 
 
 def shown(desk: Desk, caller: Caller, source: Source) -> Shown:
@@ -139,7 +139,7 @@ def sized(resolution: str | None, shape: str | None, known: Shown | None = None)
         return {"width": longer, "height": lines} if across > down else {"width": lines, "height": longer}
     if shape is not None:
         return {"shape": shape}
-    if asset is not None and asset.seconds and asset.width and asset.height:
+    if known is not None and known.film and asset is not None and asset.width and asset.height:
         sides = (asset.width, asset.height)
         if all(SIDES[0] <= side <= SIDES[1] and side % 2 == 0 for side in sides):
             return {"width": sides[0], "height": sides[1]}
