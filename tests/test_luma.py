@@ -268,7 +268,7 @@ def test_what_is_deleted_is_gone_and_what_is_refused_says_why(running: Service, 
     made = luma.generations.create(model="ray-2", prompt=BALL)
     assert httpx.delete(f"{running.url}/luma/generations/{made.id}").status_code == 204
     for call, kind, words in (
-        (lambda: luma.generations.get(made.id or ""), lumaai.NotFoundError, "no such job"),
+        (lambda: luma.generations.get(made.id or ""), lumaai.NotFoundError, "no such generation"),
         (lambda: luma.generations.create(model="sora-2", prompt="x"), lumaai.BadRequestError, "Served here"),  # type: ignore
         (lambda: luma.generations.create(model="ray-2"), lumaai.BadRequestError, "Neither a prompt"),
         (lambda: luma.generations.create(model="ray-2", prompt="x", duration="long"), lumaai.BadRequestError, "5s"),
@@ -317,6 +317,8 @@ def test_a_request_sent_twice_is_one_generation(running: Service) -> None:
     first = httpx.post(url, json=body).json()["id"]
     assert httpx.post(url, json=body, headers={"x-stainless-retry-count": "1"}).json()["id"] == first
     assert httpx.post(url, json=body).json()["id"] != first
+    elsewhere = url.removesuffix("/video")  # the same to another address is another wish
+    assert httpx.post(elsewhere, json=body, headers={"x-stainless-retry-count": "1"}).json()["id"] != first
 
 
 def test_the_async_clients_do_the_same(running: Service) -> None:
@@ -345,6 +347,7 @@ def brought(agents: luma_agents.Luma, data: bytes, mime: str = "image/png") -> A
 
 
 def test_files_come_by_a_signed_put_and_are_looked_at(running: Service, agents: luma_agents.Luma) -> None:
+    assert brought(agents, png("", (1200, 900))).state == "ready"  # more than a message may hold
     file = brought(agents, png())
     assert (file.state, file.mime_type, file.filename, file.purpose) == ("ready", "image/png", "x", "input")
     assert agents.files.get(file.id).size_bytes == len(png())
@@ -354,7 +357,10 @@ def test_files_come_by_a_signed_put_and_are_looked_at(running: Service, agents: 
     assert page.data[0].id == bad.id and page.has_more
     assert agents.files.list(limit=1, cursor=page.next_cursor or "").data[0].id == file.id
     assert [one.id for one in agents.files.list(state="failed", purpose="input").data] == [bad.id]
-    assert agents.files.delete(file.id) is None
+    inline = {"file": ("a.png", png(), "image/png")}
+    form = httpx.post(f"{running.url}/luma-agents/files", files=inline, data={"purpose": "reference"}).json()
+    assert form["upload"] is None and agents.files.list(purpose="reference").data[0].id == form["id"]
+    agents.files.delete(file.id)
     with pytest.raises(luma_agents.NotFoundError):
         agents.files.get(file.id)
 

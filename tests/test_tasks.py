@@ -106,6 +106,8 @@ def test_an_outpainted_film_lies_where_it_was_put(store: Store, tmp_path: Path) 
     frames = made(tasks.outpaint(clip, "red", to="3:2", place=(1.0, 0.5), **asked), store, tmp_path)
     old = np.stack(list(read(store.path(clip.digest))))
     assert frames.shape == (8, 16, 24, 3) and np.array_equal(frames[:, :, 8:], old)
+    request = tasks.outpaint(clip, "red", to="3:2", box=(0.25, 0.25, 0.5, 0.5), **asked)
+    assert request.clips[0].box == (0.25, 0.25, 0.5, 0.5)
 
 
 def test_a_remix_keeps_more_of_the_film_the_more_is_kept(store: Store, tmp_path: Path) -> None:

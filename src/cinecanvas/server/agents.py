@@ -19,7 +19,6 @@ from cinecanvas.jobs.files import DAY, NoFile, StoredFile
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.keys import Caller
 from cinecanvas.jobs.order import Source
-from cinecanvas.jobs.queue import NoJob
 from cinecanvas.media.destination import told
 from cinecanvas.models import card
 from cinecanvas.request import Quality
@@ -27,6 +26,7 @@ from cinecanvas.server.deliver import sent_twice
 from cinecanvas.server.desk import Desk
 from cinecanvas.server.dialect import Dialect, Fault, Link, Refused
 from cinecanvas.server.luma_terms import (
+    ID,
     SECONDS,
     STRENGTHS,
     Call,
@@ -37,6 +37,7 @@ from cinecanvas.server.luma_terms import (
     iso,
     linked,
     made_before,
+    mine,
     seconds_of,
     shown,
     sized,
@@ -202,10 +203,7 @@ def create(call: Calling) -> Any:
 
 @router.get("/generations/{name}")
 def retrieve(desk: At, caller: Reader, base: Base, name: str) -> Any:
-    job = desk.queue.get(name, account=caller.account)
-    if job.dialect != NAME:
-        raise NoJob("There is no such generation", do="Check its id")
-    return generation(job, linked(desk, base))
+    return generation(mine(desk, caller, name, NAME), linked(desk, base))
 
 
 # Files
@@ -292,7 +290,7 @@ def complete(desk: At, caller: Creator, name: str) -> Any:
 def files(
     desk: At,
     caller: Reader,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    cursor: Annotated[str | None, Query(pattern=ID.pattern, max_length=36)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 25,
     purpose: Purpose | None = None,
     state: Literal["pending", "ready", "failed", "deleted"] | None = None,
@@ -510,7 +508,7 @@ def _shown(call: Call, reference: Reference) -> Shown:
     if reference.generation_id is not None:
         return made_before(desk, caller, reference.generation_id)
     if reference.file_id is not None:
-        file = desk.files.get(reference.file_id, account=caller.account)
+        file = _own_file(desk, caller, reference.file_id)
         if file.state != "ready":
             raise BadRequest(f"The file {file.id} is {file.state}", "Files that are ready can be used", file.trouble)
         return shown(desk, caller, Source(file=file.id))
@@ -531,8 +529,8 @@ def _brought(desk: Desk, caller: Caller, fields: dict[str, Any]) -> dict[str, An
 
 
 def _own_file(desk: Desk, caller: Caller, name: str) -> StoredFile:
-    file = desk.files.get(name, account=caller.account)
-    if file.dialect != NAME or file.purpose == "media":
+    file = desk.files.get(name, account=caller.account) if ID.fullmatch(name) else None
+    if file is None or file.dialect != NAME or file.purpose == "media":
         raise NoFile("There is no such file", do="Check its id")
     return file
 

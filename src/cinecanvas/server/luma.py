@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field
 from cinecanvas.errors import BadRequest, Unsupported
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.keys import Caller
-from cinecanvas.jobs.queue import NoJob
 from cinecanvas.request import Quality
 from cinecanvas.server.deliver import MOST_WAIT, POLL, sent_twice
 from cinecanvas.server.desk import Desk
@@ -29,6 +28,7 @@ from cinecanvas.server.luma_terms import (
     iso,
     linked,
     made_before,
+    mine,
     moved,
     seconds_of,
     shown,
@@ -238,7 +238,7 @@ async def paint(call: Calling) -> Any:
 
 @router.post("/generations/{name}/upscale")
 def upscale(call: Calling, name: str) -> Any:
-    body, before = call.sent.read(Upscale), _job(call.desk, call.caller, name)
+    body, before = call.sent.read(Upscale), mine(call.desk, call.caller, name, NAME)
     film = made_before(call.desk, call.caller, name)
     assert film.asset is not None
     times = upscaled(call.desk, before.model, film.asset, body.resolution)
@@ -248,7 +248,7 @@ def upscale(call: Calling, name: str) -> Any:
 
 @router.post("/generations/{name}/audio")
 def audio(call: Calling, name: str) -> Any:
-    call.sent.read(Sound), _job(call.desk, call.caller, name)
+    call.sent.read(Sound), mine(call.desk, call.caller, name, NAME)
     raise Unsupported(
         f"Sound was asked for the generation {name}",
         "The models here make pictures alone, and what they make of films with sound keeps it",
@@ -279,12 +279,12 @@ def listed(
 
 @router.get("/generations/{name}")
 def retrieve(desk: At, caller: Reader, base: Base, name: str) -> Any:
-    return generation(_job(desk, caller, name), linked(desk, base))
+    return generation(mine(desk, caller, name, NAME), linked(desk, base))
 
 
 @router.delete("/generations/{name}", status_code=204)
 def delete(desk: At, caller: Creator, name: str) -> None:
-    desk.queue.hide(_job(desk, caller, name).id, account=caller.account)
+    desk.queue.hide(mine(desk, caller, name, NAME).id, account=caller.account)
 
 
 @router.get("/credits")
@@ -448,13 +448,6 @@ def _frame(desk: Desk, caller: Caller, frame: Image | Earlier | None) -> Shown |
 
 def _media(desk: Desk, caller: Caller, url: str) -> Shown:
     return shown(desk, caller, desk.source(caller, url, dialect=NAME))
-
-
-def _job(desk: Desk, caller: Caller, name: str) -> Job:
-    job = desk.queue.get(name, account=caller.account)
-    if job.dialect != NAME:
-        raise NoJob("There is no such generation", do="Check its id")
-    return job
 
 
 DIALECT = Dialect(NAME, ("/luma/dream-machine/v1", "/luma"), router, envelope, generation)

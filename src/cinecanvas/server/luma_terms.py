@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from cinecanvas.errors import BadRequest, Unsupported
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.keys import Caller
 from cinecanvas.jobs.order import Source
+from cinecanvas.jobs.queue import NoJob
 from cinecanvas.media.assets import Asset
 from cinecanvas.models import card
 from cinecanvas.request import SIDES
@@ -29,6 +31,7 @@ STRENGTHS: Mapping[str, float] = {  # how much of a film an edit keeps
 }
 WORDLESS = "a film"  # where no words are given: nothing that a model could take for a wish
 _SECONDS = re.compile(r"(\d{1,4}(?:\.\d{1,3})?)s")
+ID = re.compile(r"[0-9a-f-]{36}")
 _LINES = re.compile(r"(\d{2,4})p")
 _MOST_ECHO = 4000  # characters of a string that is repeated in every reply
 
@@ -75,9 +78,19 @@ def shown(desk: Desk, caller: Caller, source: Source) -> Shown:
     return Shown(source, asset, prompt)
 
 
+def mine(desk: Desk, caller: Caller, generation: str, *dialects: str) -> Job:
+    """A generation of the caller's, of any dialect or of these."""
+    if ID.fullmatch(generation):
+        with suppress(NoJob):
+            job = desk.queue.get(generation, account=caller.account)
+            if not dialects or job.dialect in dialects:
+                return job
+    raise NoJob("There is no such generation", do="Check its id")
+
+
 def made_before(desk: Desk, caller: Caller, generation: str) -> Shown:
     """A generation of the caller's that is completed."""
-    job = desk.queue.get(generation, account=caller.account)
+    job = mine(desk, caller, generation)
     if job.state != "succeeded":
         raise BadRequest(f"The generation {generation} is not completed", do="Wait until its state is completed")
     return Shown(Source(job=job.id), desk.made(job), job.asked.get("prompt", ""))
@@ -114,7 +127,7 @@ def seconds_of(duration: str | None) -> float | None:
     if duration is None:
         return None
     match = _SECONDS.fullmatch(duration.strip())
-    if match is None:
+    if match is None or not float(match[1]):
         raise BadRequest(f"The duration {duration[:20]!r} was asked", "It is seconds such as 5s or 9s")
     return float(match[1])
 
@@ -194,15 +207,16 @@ def moved(prompt: str, concepts: Sequence[str], model: str) -> str:
 
 def echoed(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked, to be repeated in replies; of media that stood in it only the beginning."""
-    return {name: _short(value) for name, value in fields.items()}
+    return {name: _short(value, name) for name, value in fields.items()}
 
 
-def _short(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > _MOST_ECHO and ("base64," in value[:100] or " " not in value[:400]):
-        return f"{value[:80]}..."
+def _short(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
-        return {name: _short(inside) for name, inside in value.items()}
-    return [_short(one) for one in value] if isinstance(value, list) else value
+        return echoed(value)
+    if isinstance(value, list):
+        return [_short(one, name) for one in value]
+    long = name in ("url", "data", "images") and isinstance(value, str) and len(value) > _MOST_ECHO
+    return f"{value[:80]}..." if long else value
 
 
 def iso(seconds: float) -> str:
