@@ -16,7 +16,7 @@ from cinecanvas.errors import BadRequest, CinecanvasError
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _BUSY = 30.0  # s that a writer waits for the one before it
-_LOCKS = {"claim": 0x63696E65, "migrate": 0x63696E66}  # PostgreSQL's advisory locks are numbers
+_LOCKS = {"claim": 0x63696E65, "migrate": 0x63696E66, "audit": 0x63696E67}  # PostgreSQL's advisory locks are numbers
 
 
 class now(sa.sql.functions.FunctionElement[float]):
@@ -76,8 +76,8 @@ class Database:
         with _told(), self.engine.connect() as connection:
             connection = connection.execution_options(writes=True)
             with connection.begin():
-                if lock and self.postgresql:
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS[lock])))
+                if lock:
+                    alone(connection, lock)
                 yield connection
 
     def clock(self) -> float:
@@ -104,6 +104,19 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def inserted(connection: sa.Connection, table: sa.Table) -> Any:
+    """An INSERT that can say what is done if the row is there already."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def alone(connection: sa.Connection, lock: str) -> None:
+    """From here to its end one transaction at a time has this lock; on SQLite one writes at a time anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS[lock])))
 
 
 def _postgresql(url: str) -> sa.Engine:

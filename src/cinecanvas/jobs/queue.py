@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
 from cinecanvas.errors import CinecanvasError
-from cinecanvas.jobs.database import Database, now
+from cinecanvas.jobs import audit
+from cinecanvas.jobs.database import Database, inserted, now
 from cinecanvas.jobs.job import ENDED, LATE, Foretold, Job, Outcome, State, Trouble
 from cinecanvas.jobs.order import Order, kept
 from cinecanvas.jobs.tables import deliveries, endpoints, events, holds, jobs, keys, usage, workers
+from cinecanvas.jobs.tariff import Tariff
 
 LEASE = 10.0  # s without a word from its worker, and a job is another's
 MOST_DEATHS = 3  # workers that one job may take with it
@@ -79,8 +81,13 @@ class Queue:
         idempotency: str | None = None,
         body: str = "",
         named: str | None = None,
+        price: Tariff = Tariff(),
+        admit: Callable[[sa.Connection], None] | None = None,
     ) -> Job:
-        """Accept an order: once this returns, it will be made. The same idempotency key gives the same job again."""
+        """Accept an order: once this returns, it will be made. The same idempotency key gives the same job again.
+
+        `admit` may refuse it by raising: it is asked in the same transaction, one job of a key after the other.
+        """
         row = {
             "id": named or str(uuid.uuid4()),
             "account": account,
@@ -113,13 +120,19 @@ class Queue:
             "idempotency": idempotency,
             "body": body,
             "hidden": False,
+            "price": price.model_dump(),
+            "credits": price.credits(foretold.work),
         }
         with self.database.write() as connection:
+            if admit is not None:
+                connection.execute(sa.select(keys.c.id).where(keys.c.id == account).with_for_update())
             if idempotency is not None:
                 same = sa.and_(jobs.c.account == account, jobs.c.idempotency == idempotency)
                 before = connection.execute(sa.select(*_COLUMNS).where(same)).one_or_none()
                 if before is not None:
                     return _job(before)
+            if admit is not None:
+                admit(connection)
             try:
                 with connection.begin_nested():
                     made = connection.execute(sa.insert(jobs).values(row).returning(*_COLUMNS)).one()
@@ -129,6 +142,7 @@ class Queue:
                 return _job(connection.execute(sa.select(*_COLUMNS).where(same)).one())
             hold(connection, made.id, [source.asset for source in order.sources() if source.asset])
             _tell(connection, made.id, "queued", {})
+            audit.note(connection, account, "job.accepted", made.id, {"model": model, "credits": made.credits})
             return _job(made)
 
     def get(self, job: str, *, account: str | None = None) -> Job:
@@ -202,6 +216,9 @@ class Queue:
             elif row.state == "running" and not row.stop:
                 row = _changed(connection, job, stop=True)
                 _tell(connection, job, "stopping", {})
+            else:
+                return _job(row)
+            audit.note(connection, account or "", "job.cancelled", job)
             return _job(row)
 
     def hide(self, job: str, *, account: str | None = None) -> Job:
@@ -209,7 +226,9 @@ class Queue:
         self.cancel(job, account=account)
         with self.database.write() as connection:
             _found(connection, job, account, lock=True)
-            return _job(_changed(connection, job, hidden=True, expires=now()))
+            row = _changed(connection, job, hidden=True, expires=now())
+            audit.note(connection, account or "", "job.deleted", job)
+            return _job(row)
 
     def pause(self, job: str, *, account: str | None = None, paused: bool = True) -> Job:
         """Let a queued job wait, or let it wait no longer."""
@@ -275,6 +294,8 @@ class Queue:
                 deaths=jobs.c.deaths + int(taken_over),
             )
             _tell(connection, job, "running", {"again": row.fence > 1})
+            if row.fence == 1:
+                _announced(connection, row)
             return Claim(_job(row), row.fence)
 
     def tell(
@@ -413,6 +434,7 @@ def _ended(
     connection: sa.Connection, row: Any, state: State, *, outcome: Outcome | None = None, error: Trouble | None = None
 ) -> Any:
     """The end of a job, what it used, and whom that is to be told, in one transaction."""
+    cost = Tariff.model_validate(row.price).credits(outcome.work) if outcome else 0
     ended = _changed(
         connection,
         row.id,
@@ -424,6 +446,7 @@ def _ended(
         expires=now() + KEEP,
         outcome=outcome.model_dump(mode="json") if outcome else sa.null(),
         error=error.model_dump() if error else sa.null(),
+        credits=cost,
     )
     _tell(connection, row.id, state, {"error": error.message} if error else {})
     if outcome is not None:
@@ -435,31 +458,26 @@ def _ended(
 
 def _used(connection: sa.Connection, row: Any, outcome: Outcome) -> None:
     """What an account has used, by day and model."""
-    made = outcome.assets
-    facts = {
-        "jobs": 1,
-        "megapixel_frames": sum((a.width or 0) * (a.height or 0) * (a.frames or 1) for a in made) / 1e6,
-        "video_seconds": sum(a.seconds or 0.0 for a in made),
-        "compute_seconds": sum(outcome.phases.values()),
-    }
+    facts = {"jobs": 1, "credits": row.credits, **outcome.work.model_dump()}
     name = {
         "account": row.account,
         "day": time.strftime("%Y-%m-%d", time.gmtime(row.finished)),
         "model": row.model,
     }
-    same = sa.and_(*(usage.c[column] == value for column, value in name.items()))
     more = {column: usage.c[column] + value for column, value in facts.items()}
-    if not connection.execute(sa.update(usage).where(same).values(more)).rowcount:
-        connection.execute(sa.insert(usage).values(name | facts))
+    first = inserted(connection, usage).values(name | facts)  # two workers may make it the first of a day at once
+    connection.execute(first.on_conflict_do_update(index_elements=list(name), set_=more))
 
 
 def _announced(connection: sa.Connection, row: Any) -> None:
-    """A delivery for whoever is to be told of a job's state."""
+    """A delivery for whoever is to be told of a job's state: a callback of its beginning too."""
     told = [""] if row.callback else []
     mine = sa.and_(endpoints.c.account == row.account, endpoints.c.dialect == row.dialect, endpoints.c.enabled)
-    told += connection.execute(sa.select(endpoints.c.id).where(mine)).scalars()
+    asked = connection.execute(sa.select(endpoints.c.id, endpoints.c.states).where(mine))
+    told += [endpoint for endpoint, states in asked if row.state in states]
     for endpoint in told:
-        row_of = {"id": str(uuid.uuid4()), "job": row.id, "endpoint": endpoint, "state": row.state}
+        row_of = {"id": str(uuid.uuid4()), "account": row.account, "job": row.id, "endpoint": endpoint}
+        row_of |= {"state": row.state}
         blank = {"status": "waiting", "attempts": 0, "due": now(), "lease": 0.0, "log": [], "created": now()}
         connection.execute(sa.insert(deliveries).values(row_of | blank))
 

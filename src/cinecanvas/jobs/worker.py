@@ -258,7 +258,9 @@ class Worker:
     def _tell(self, hand: Hand, event: Event, folder: Path) -> None:
         """What generate() says, for those who wait."""
         if isinstance(event, Planned):
-            self._say(hand, "planned", {"seconds": event.plan.seconds}, foretold=foretold(event.plan).model_dump())
+            told = foretold(event.plan)
+            price = hand.claim.job.price.credits(told.work)
+            self._say(hand, "planned", {"seconds": told.seconds}, foretold=told.model_dump(), credits=price)
         elif isinstance(event, Phase):
             self._say(hand, "phase", {"name": event.name, "video": event.video}, phase=event.name)
         elif isinstance(event, Step):
