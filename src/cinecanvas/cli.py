@@ -34,6 +34,7 @@ from cinecanvas.console import (
 from cinecanvas.errors import BadRequest, Cancelled, CinecanvasError
 from cinecanvas.flags import with_options
 from cinecanvas.request import STILL, Request, text_to_image, text_to_video
+from cinecanvas.service import audit, jobs, keys
 
 Options = dict[str, Any]  # fields of Request, as `flags` reads them
 
@@ -454,6 +455,10 @@ def world(
     for one in said:
         print(one.text)
     print(f"{out}: {len(scenes)} scene{'s' if len(scenes) > 1 else ''} of {frames} frames")
+
+
+for group in (jobs, keys, audit):
+    app.add_typer(group)
 
 
 def _origin(name: str) -> Path | None:

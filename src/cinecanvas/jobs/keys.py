@@ -155,6 +155,14 @@ class Keys:
             rows = connection.execute(asked if revoked else asked.where(keys.c.revoked.is_(None)))
             return [Key.model_validate(dict(row._mapping)) for row in rows]
 
+    def of(self, secret: str) -> Key:
+        """The key that a secret is, without its being used."""
+        with self.database.read() as connection:
+            row = connection.execute(sa.select(*_COLUMNS).where(keys.c.hash == _hash(secret))).one_or_none()
+        if row is None:
+            raise NoKey("This is nobody's key")
+        return Key.model_validate(dict(row._mapping))
+
     def find(self, named: str) -> Key:
         """The key of a name, an id, or the beginning of an id."""
         found = [key for key in self.listed(revoked=True) if key.id == named]
