@@ -352,7 +352,24 @@ def test_a_message_that_cannot_be_written_does_not_stop_the_others(database: Dat
             Hooks(database, WEB).make(told.url, dialect=dialect)
             ended(database, dialect=dialect)
         assert Courier(database, broken, WEB).deliver() == 2
-    assert sorted(one.status for one in Hooks(database).deliveries()) == ["delivered", "waiting"]
+    assert sorted((one.status, one.log[0].note) for one in Hooks(database).deliveries()) == [
+        ("delivered", ""),
+        ("waiting", "internal"),
+    ]
+
+
+def test_a_courier_goes_on_until_it_is_told_to_stop(database: Database) -> None:
+    stop = threading.Event()
+    working = threading.Thread(target=courier(database).run, args=(stop,), kwargs={"every": 0.01})
+    with receiving() as told:
+        Hooks(database, WEB).make(told.url)
+        working.start()
+        ended(database)
+        while not told.heard:
+            stop.wait(0.01)
+    stop.set()
+    working.join(10)
+    assert not working.is_alive()
 
 
 def test_of_a_job_that_was_deleted_nothing_is_told(database: Database) -> None:

@@ -299,6 +299,19 @@ def test_of_many_at_once_no_more_are_let_in_than_may(database: Database) -> None
     assert (len(accepted), len(refused)) == (3, 7)
 
 
+def test_many_at_once_with_one_idempotency_key_are_one_job_and_none_is_refused(database: Database) -> None:
+    alice, accepted = caller(database, queued=1), []
+    threads = [
+        threading.Thread(target=lambda: accepted.append(accept(database, alice, idempotency="once").id))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(accepted) == 8 and len(set(accepted)) == 1
+
+
 def test_a_limit_is_one_key_s_own(database: Database) -> None:
     alice, bob = caller(database, "alice", queued=1), caller(database, "bob", queued=1)
     accept(database, alice)

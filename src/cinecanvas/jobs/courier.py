@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from cinecanvas.errors import BadRequest, CinecanvasError
-from cinecanvas.jobs.database import Database, now
+from cinecanvas.jobs.database import Database, NoDatabase, now
 from cinecanvas.jobs.hooks import DELIVERY, Attempt, Delivery, Endpoint, Hooks, NoHook, signed
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.queue import NoJob, Queue
@@ -29,6 +30,7 @@ AGAIN = (5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)  # s before e
 SECONDS = 10.0  # that a receiver may take
 _LEASE = 60.0  # s in which what was taken is sent and noted
 _JITTER = 0.2
+_SWEEP = 3600.0  # s between two looks at what is old
 _AT_ONCE = 8  # messages on their way
 _FOR_ONE = 4  # of them to one receiver, so that one which hangs does not hold up the others
 
@@ -61,6 +63,21 @@ class Courier:
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
             list(pool.map(self._carry, taken))
         return len(taken)
+
+    def run(self, stop: threading.Event, *, every: float = 1.0) -> None:
+        """Round after round until told to stop; where there is nothing to do, one in so many seconds."""
+        swept = 0.0
+        while not stop.is_set():
+            busy = 0
+            try:
+                busy = self.deliver()
+                if time.monotonic() - swept > _SWEEP:
+                    swept = time.monotonic()
+                    Hooks(self.database).sweep()
+            except CinecanvasError as error:
+                LOG.warning("nothing could be told: %s", error)
+            if not busy:
+                stop.wait(every)
 
     def test(self, endpoint: Endpoint, body: bytes) -> Attempt:
         """Tell an endpoint something now, once; it stands in its log too."""
@@ -128,9 +145,16 @@ class Courier:
     def _carry(self, delivery: Delivery) -> None:
         """One message on its way; whatever goes wrong, the others go on."""
         try:
-            self.done(delivery, self._sent(delivery))
-        except Exception:  # it is due again when its lease is over
-            LOG.exception("delivery %s of job %s was not noted", delivery.id, delivery.job)
+            try:
+                answer = self._sent(delivery)
+            except NoDatabase:
+                raise
+            except Exception:
+                LOG.exception("delivery %s of job %s could not be written", delivery.id, delivery.job)
+                answer = Answer(0, note="internal")
+            self.done(delivery, answer)
+        except NoDatabase as error:  # it is due again when its lease is over
+            LOG.warning("delivery %s of job %s was not noted: %s", delivery.id, delivery.job, error)
 
     def _sent(self, delivery: Delivery) -> Answer:
         hooks = Hooks(self.database)
