@@ -18,7 +18,7 @@ FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rgl
 TREES = {name: ast.parse(path.read_text(), name) for name, path in FILES.items()}
 FLOORS = (
     {"errors"},
-    {"request", "schedule", "grid", "settings", "runtime"},
+    {"request", "schedule", "grid", "settings", "logs", "runtime"},
     {"canvas", "model", "media", "world", "layout", "flags"},
     {"plan", "sampler", "guidance", "anchor", "likeness", "reel", "client", "models", "compose"},
     {"generate"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -266,17 +267,23 @@ def list_audit(
     print_rows(("row", "when", "who", "what", "of"), rows, nothing="Nothing is written down.")
 
 
+def needed(module: str) -> Any:
+    """A part of ours that has dependencies of its own, or the line that says how to get them."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("cinecanvas"):
+            raise
+        raise Unsupported(
+            "The server or its database was asked", f"It needs {error.name}", "pip install 'cinecanvas[server]'"
+        ) from None
+
+
 def _database(url: str) -> Database:
     """The database of these settings or of a URL, brought up to date."""
-    try:
-        from cinecanvas.jobs.database import Database
-    except ImportError:
-        raise Unsupported(
-            "Keys and jobs are in a database", "That needs sqlalchemy", "pip install 'cinecanvas[server]'"
-        ) from None
     from cinecanvas.settings import settings
 
-    at = Database.at(url or settings().database)
+    at: Database = needed("cinecanvas.jobs.database").Database.at(url or settings().database)
     at.migrate()
     return at
 

@@ -23,7 +23,7 @@ from cinecanvas.jobs import audit
 from cinecanvas.jobs.database import Database, inserted, now
 from cinecanvas.jobs.job import ENDED, State
 from cinecanvas.jobs.tables import deliveries, endpoints, secrets
-from cinecanvas.media.fetch import Web, check
+from cinecanvas.media.fetch import Web, check_url
 
 OVERLAP = 86400.0  # s for which the secret before the last one signs too
 KEPT = 30.0  # days that the log of what was told is kept
@@ -106,7 +106,7 @@ class Hooks:
         states: Sequence[State] = ENDED,
     ) -> Made:
         """A new endpoint."""
-        check(url, web=self.web)
+        check_url(url, web=self.web)
         secret = _fresh()
         row = {
             "id": str(uuid.uuid4()),
@@ -157,7 +157,7 @@ class Hooks:
     ) -> Endpoint:
         """Change what is given. An endpoint that is not enabled is told nothing, and nothing is kept for it."""
         if url is not None:
-            check(url, web=self.web)
+            check_url(url, web=self.web)
         given = {
             "url": url,
             "name": name if name is None else name[:100],

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cinecanvas.jobs.tariff import Tariff, Work
 from cinecanvas.media.assets import Asset
+from cinecanvas.plan import Plan
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled")
@@ -129,3 +130,17 @@ class Job(BaseModel):
         if self.state == "succeeded":
             return 1.0
         return min(0.99, self.step / self.steps) if self.steps else 0.0
+
+
+def foretold(made: Plan) -> Foretold:
+    """What a plan says, as far as a job keeps it."""
+    return Foretold(
+        width=made.width,
+        height=made.height,
+        frames=made.frames,
+        fps=made.fps,
+        video_seconds=made.frames / made.fps if made.frames > 1 else 0.0,
+        seconds=made.seconds,
+        bytes=made.bytes,
+        count=made.request.count,
+    )

@@ -68,9 +68,7 @@ class Order(BaseModel):
 
     def located(self, places: Mapping[Source, Source]) -> Self:
         """The same order with some sources in place of others."""
-        return self.model_copy(
-            update={name: _replaced(getattr(self, name), places) for name in type(self).model_fields}
-        )
+        return self.model_copy(update={n: _replaced(getattr(self, n), places) for n in self.model_fields_set})
 
     def request(self, found: Mapping[Source, Media]) -> Request:
         """The Request that it comes to, once everything is found."""

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import sqlalchemy as sa
 
@@ -29,6 +29,7 @@ MOST_TRIES = 3  # of a cause that may pass
 KEEP = 7 * 86400.0  # s that what was made is kept
 GRACE = 3600.0  # s between an asset's being needed by nobody and its end: somebody may just be about to need it
 _COLUMNS = [jobs.c[name] for name in Job.model_fields]
+_MADE = ("jobs", "megapixel_frames", "video_seconds", "compute_seconds")
 _LIVE = jobs.c.state.in_(("queued", "running"))
 
 Word = Literal["go on", "stop", "late", "lost"]
@@ -48,6 +49,15 @@ class Event(NamedTuple):
     at: float
     kind: str
     data: dict[str, Any]
+
+
+class Census(NamedTuple):
+    """Counts over all jobs: by state, workers alive, age of the oldest that waits (s), and what was made so far."""
+
+    states: dict[str, int]
+    workers: int
+    oldest: float
+    made: dict[str, float]
 
 
 class NoJob(CinecanvasError):
@@ -162,6 +172,7 @@ class Queue:
         *,
         account: str | None = None,
         dialect: str | None = None,
+        kind: str | None = None,
         states: Sequence[State] = (),
         limit: int = 20,
         offset: int = 0,
@@ -174,6 +185,8 @@ class Queue:
             asked = asked.where(jobs.c.account == account)
         if dialect is not None:
             asked = asked.where(jobs.c.dialect == dialect)
+        if kind is not None:
+            asked = asked.where(jobs.c.kind == kind)
         if states:
             asked = asked.where(jobs.c.state.in_(states))
         with self.database.read() as connection:
@@ -191,11 +204,21 @@ class Queue:
         with self.database.read() as connection:
             return [_job(row) for row in connection.execute(asked)]
 
-    def counts(self) -> dict[str, int]:
-        """How many jobs are in each state."""
+    def census(self) -> Census:
+        """How many jobs, workers and films there are."""
+        of_state = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
+        alive = sa.select(sa.func.count()).select_from(workers).where(workers.c.beat > now() - LEASE)
+        oldest = sa.select(now() - sa.func.min(jobs.c.created)).where(jobs.c.state == "queued")
+        sums = [sa.func.coalesce(sa.func.sum(usage.c[name]), 0.0) for name in _MADE]
         with self.database.read() as connection:
-            found = connection.execute(sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state))
-            return dict(found.tuples().all())
+            states = dict.fromkeys(get_args(State), 0) | dict(connection.execute(of_state).tuples().all())
+            made = connection.execute(sa.select(*sums)).one()
+            return Census(
+                states=states,
+                workers=connection.execute(alive).scalar_one(),
+                oldest=connection.execute(oldest).scalar_one() or 0.0,
+                made=dict(zip(_MADE, map(float, made), strict=True)),
+            )
 
     def events(self, job: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
         """What happened to a job since the event with a number."""

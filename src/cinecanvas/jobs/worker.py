@@ -25,16 +25,16 @@ from cinecanvas.errors import BadMedia, BadRequest, BadWeights, CannotWrite, Cin
 from cinecanvas.generate import Done, Event, Note, Phase, Planned, Preview, Step, Watch, generate, live_name
 from cinecanvas.jobs.database import Database
 from cinecanvas.jobs.engine import Engine, Facts
-from cinecanvas.jobs.job import LATE, Foretold, Job, Outcome, State, Trouble
+from cinecanvas.jobs.job import LATE, Job, Outcome, State, Trouble, foretold
 from cinecanvas.jobs.order import Source, kept, order_of
 from cinecanvas.jobs.queue import LEASE, Claim, Queue, Word
+from cinecanvas.logs import log_to_stderr
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.fetch import Web, fetch
-from cinecanvas.media.intake import describe
+from cinecanvas.media.warden import Busy, Warden
 from cinecanvas.model import Model
 from cinecanvas.models import load
-from cinecanvas.plan import Plan
-from cinecanvas.request import Media
+from cinecanvas.request import STILL, Media
 from cinecanvas.settings import Settings, settings
 
 LOG = logging.getLogger("cinecanvas.worker")
@@ -49,6 +49,7 @@ _CODES: Mapping[type[CinecanvasError], str] = {
     BadMedia: "bad_media",
     BadWeights: "bad_weights",
     CannotWrite: "storage",
+    Busy: "busy",
 }
 
 
@@ -89,6 +90,7 @@ class Worker:
         self.id = name or f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._queue, self._store, self._where, self._web = queue, store, where, web
         self._models, self._loader, self._concurrency = tuple(models), loader, concurrency
+        self._warden = Warden(store)
         self._hands: dict[str, Hand] = {}
         self._leaving = threading.Event()
         self._engine = Engine(queue.database, self.id, make=self._make, settle=self._settle, concurrency=concurrency)
@@ -184,7 +186,7 @@ class Worker:
             return {"state": "failed", "error": LATE.model_dump()}
         except CinecanvasError as error:
             code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "internal")
-            passing = code in ("storage", "internal")
+            passing = code in ("storage", "busy", "internal")
             trouble = Trouble(code=code, message=str(error), passing=passing)
         except Exception as error:
             LOG.exception("job %s failed", job.id)
@@ -218,14 +220,15 @@ class Worker:
         request = order_of(asked).request(found)
         folder = _folder(self._where) / job.id
         folder.mkdir(parents=True, exist_ok=True)
-        out = folder / f"film.{job.suffix}"
+        still = request.seconds == STILL and job.kind == "video"  # what was laid turned out to be a picture
+        out = folder / ("film.png" if still else f"film.{job.suffix}")
         events = generate(
             request,
             out=out,
             models=self._loader,
             store=self._store,
             where=self._where,
-            live=job.kind == "video",
+            live=job.kind == "video" and not still,
             previews=PREVIEWS,
         )
         with closing(cast(Any, events)):
@@ -243,17 +246,20 @@ class Worker:
         for source in dict.fromkeys(asked.sources()):
             if source.url is not None:
                 self._say(hand, "phase", {"name": "fetch"}, phase="fetch")
-                asset: Asset = fetch(self._store, source.url, web=self._web)
+                asset: Asset = fetch(self._store, source.url, web=self._web, keep=self._looked_at)
                 places[source] = Source(asset=asset.digest)
             else:
                 assert source.asset is not None, "files and jobs are looked up when an order is accepted"
-                asset = describe(self._store, source.asset)
+                asset = self._warden.describe(source.asset)
             found[places.get(source, source)] = asset
         asked = asked.located(places)
         if places:
             digests = [place.asset for place in places.values() if place.asset]
             self._say(hand, "fetched", {"assets": digests}, holds=digests, asked=kept(asked))
         return kept(asked), found
+
+    def _looked_at(self, store: Store, file: Path) -> Asset:
+        return self._warden.take(file, name=file.name)
 
     def _tell(self, hand: Hand, event: Event, folder: Path) -> None:
         """What generate() says, for those who wait."""
@@ -294,20 +300,6 @@ class Stopped(Exception):
 
 class TooLate(Exception):
     """The job's deadline is over."""
-
-
-def foretold(made: Plan) -> Foretold:
-    """What a plan says, as far as a job keeps it."""
-    return Foretold(
-        width=made.width,
-        height=made.height,
-        frames=made.frames,
-        fps=made.fps,
-        video_seconds=made.frames / made.fps if made.frames > 1 else 0.0,
-        seconds=made.seconds,
-        bytes=made.bytes,
-        count=made.request.count,
-    )
 
 
 def watched_file(where: Settings, job: Job) -> Path:
@@ -356,8 +348,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", default="", help="names with commas; all if left out")
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--name", default="")
+    parser.add_argument("--attached", action="store_true", help="leave when stdin is closed")
+    parser.add_argument("--logs", choices=("text", "json"), default="text")
     asked = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    log_to_stderr(asked.logs)
     queue = Queue(Database.at(asked.database))
     worker = Worker(
         queue,
@@ -369,6 +363,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.leave())
+    if asked.attached:
+        threading.Thread(target=lambda: (sys.stdin.buffer.read(), worker.leave()), daemon=True).start()
     worker.run()
     sys.stdout.flush()
     os._exit(0)  # threads that wait for nothing any more need not be waited for

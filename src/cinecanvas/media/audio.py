@@ -13,15 +13,13 @@ import numpy as np
 from pydantic import BaseModel
 
 from cinecanvas.errors import BadMedia
+from cinecanvas.media.allowed import FILMS_ALONE, SOUND_CODECS
 from cinecanvas.media.destination import shown_name
 
 Sound: TypeAlias = np.ndarray
 """Stereo, float32 in -1..1, (n, 2), `RATE` samples a second."""
 
 RATE = 48_000  # 1/s, the one that Opus and AAC both know
-
-FILMS_ALONE = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,webm,gif,avi"}
-"""For FFmpeg: only files and only films, for a playlist could open other people's URLs."""
 
 _BLOCK = RATE // 10
 _FADE = 5 * RATE // 1000  # samples: long enough that a cut does not click, too short to be heard as a fade
@@ -100,6 +98,12 @@ def check_sound(path: str | os.PathLike[str]) -> None:
                 return
     if packets:
         raise _unreadable(file)
+
+
+def stored(path: str | os.PathLike[str]) -> Iterator[Sound]:
+    """All the sound that a film holds, in blocks, without the silences between them: what there is to decode."""
+    for _, block in _decoded(Path(path), 0.0):
+        yield block
 
 
 def codec_of(container: Any) -> str:
@@ -190,7 +194,7 @@ def _opened(file: Path) -> Iterator[tuple[Any, Any, float]]:
 
     try:
         with av.open(os.path.abspath(file), options=FILMS_ALONE) as container:
-            if codec_of(container) in ("", "unknown"):
+            if codec_of(container) not in SOUND_CODECS:
                 raise _unreadable(file)
             picture = next(iter(films_of(container)), None)
             begins = picture and picture.start_time and picture.time_base and picture.start_time * picture.time_base

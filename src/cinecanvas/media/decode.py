@@ -18,17 +18,18 @@ import numpy as np
 from pydantic import BaseModel
 
 from cinecanvas.errors import BadMedia
-from cinecanvas.media.audio import FILMS_ALONE, codec_of, films_of
+from cinecanvas.media.allowed import FILMS_ALONE, MOST_PIXELS, PICTURE_CODECS
+from cinecanvas.media.audio import codec_of, films_of
 from cinecanvas.media.destination import shown_name
 
 Moment: TypeAlias = tuple[float, Callable[[], np.ndarray]]
 """From this second on stands this frame, (H, W, 3) uint8 RGB; whoever skips it pays for no conversion."""
 
-MOST_PIXELS = 50_000_000  # of a frame
 _MOST_DRAWN = 4_000_000_000  # px of an animated picture, whose length only drawing it tells
 OWN_KEYS = {"major_brand", "minor_version", "compatible_brands", "encoder"}  # what FFmpeg adds to metadata
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 _PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|....ftyp(avi[fs]|hei[cxs]|m[is]f1)", re.DOTALL)
+_MOST_PICTURE = 256 << 20  # bytes, which Pillow reads at once
 _PILLOW = {"PNG", "JPEG", "WEBP", "AVIF"}
 _ONE = "JPEG", "MPO"  # the second picture in a phone's JPEG is its depth, or a preview
 _POSSIBLE = "PNG, JPEG, WebP and AVIF pictures and MP4, MOV, WebM, MKV, GIF and AVI films are read"
@@ -116,6 +117,9 @@ def _picture(file: Path) -> Iterator[Any]:
     """An opened picture of bearable size; nothing but its header has been read."""
     from PIL import Image
 
+    if file.stat().st_size > _MOST_PICTURE:
+        possible = f"A picture of at most {_MOST_PICTURE >> 20} MB is read"
+        raise BadMedia(f"{shown_name(file.name)} is too large for a picture", possible, "Shrink it first")
     Image.init()  # older releases of Pillow know no AVIF
     kinds = tuple(_PILLOW & Image.OPEN.keys())
     try:
@@ -163,6 +167,17 @@ def _picture_rgb(picture: Any) -> np.ndarray:
     if upright.has_transparency_data:
         return _on_black(np.asarray(upright.convert("RGBA")))
     return np.asarray(upright.convert("RGB"))
+
+
+def opaque(file: Path) -> np.ndarray:
+    """Where a picture is opaque, as a mask (H, W, 3): white where it is, black where it can be seen through."""
+    from PIL import ImageOps
+
+    with _picture(file) as picture, _quiet():
+        upright = ImageOps.exif_transpose(picture)
+        if not upright.has_transparency_data:
+            raise BadMedia("The mask is opaque everywhere", "What is to be made anew is transparent in it")
+        return np.asarray(upright.convert("RGBA"))[..., 3:].repeat(3, -1)
 
 
 def _on_black(rgba: np.ndarray) -> np.ndarray:
@@ -336,10 +351,8 @@ def _movie(file: Path, *, threads: int = 4) -> Iterator[tuple[Any, Any]]:
             what = "sound and no video" if container.streams.audio else "no video"
             raise BadMedia(f"{shown_name(file.name)} holds {what}", _POSSIBLE)
         stream = films[0]
-        if stream.codec_context is None:
-            raise BadMedia(
-                f"{shown_name(file.name)} has a codec that is not known here", do="Convert it to MP4 (H.264)"
-            )
+        if stream.codec_context is None or stream.codec_context.codec.canonical_name not in PICTURE_CODECS:
+            raise BadMedia(f"{shown_name(file.name)} has a codec that is not read here", do="Convert it to MP4 (H.264)")
         if stream.width * stream.height > MOST_PIXELS:
             raise _too_large(file.name, f"{stream.width}x{stream.height}")
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # what the frames themselves say may be more
@@ -355,6 +368,9 @@ def _readable(file: Path) -> Iterator[None]:
 
     try:
         yield
+    except MemoryError as error:
+        asked = f"{shown_name(file.name)} needs more memory than there is"
+        raise BadMedia(asked, do="Shrink it first") from error
     except (av.error.FFmpegError, OSError, SyntaxError, ValueError, ArithmeticError, LookupError) as error:
         raise _unreadable(file) from error
     except (EOFError, TypeError, RuntimeError, struct.error) as error:  # which Pillow lets through

@@ -72,8 +72,11 @@ class Web:
     seconds: float = 120.0  # for everything together
 
 
-def fetch(store: Store, url: str, *, web: Web = Web()) -> Asset:
-    """Keep the picture or film behind an http(s) URL in the store; what fails leaves nothing behind."""
+def fetch(store: Store, url: str, *, web: Web = Web(), keep: Callable[[Store, Path], Asset] | None = None) -> Asset:
+    """Keep the picture or film behind an http(s) URL in the store; what fails leaves nothing behind.
+
+    keep: how what came is looked at and kept; a server gives its warden's way, for it loads no decoder itself.
+    """
     place = _place(url)
     with told("into the store"):  # its own disk: another may be too small for a film
         aside = tempfile.TemporaryDirectory(prefix=".fetch-", dir=None if store.root is None else str(store.root))
@@ -83,7 +86,14 @@ def fetch(store: Store, url: str, *, web: Web = Web()) -> Asset:
             for piece in pieces:
                 with told("into the store"):
                     out.write(piece)
-        return take(store, file)
+        return (keep or take)(store, file)
+
+
+def check_url(url: str, *, web: Web = Web()) -> None:
+    """Refuse at once what `fetch` would refuse without asking anybody."""
+    place = _place(url)
+    if _is_number(place.host) and not web.allowed(place.host):
+        raise _not_public(place.host)
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], *, web: Web = Web()) -> int:
@@ -93,13 +103,6 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, web: Web = Web())
     """
     with _answer(_place(url), web, time.monotonic() + web.seconds, body=body, headers=headers) as (status, _, _):
         return status
-
-
-def check(url: str, *, web: Web = Web()) -> None:
-    """Refuse a URL that could never be opened, without looking its name up."""
-    place = _place(url)
-    if _is_number(place.host) and not web.allowed(place.host):
-        raise _not_public(place.host)
 
 
 class _Place(NamedTuple):

@@ -1,0 +1,150 @@
+"""What a request carries: JSON or a form, and who sent it; the same to every dialect."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.datastructures import UploadFile
+
+from cinecanvas.errors import BadRequest
+from cinecanvas.jobs.keys import LOCAL, Caller
+from cinecanvas.server.desk import Desk
+from cinecanvas.server.dialect import Fault, Refused
+
+Body = TypeVar("Body", bound=BaseModel)
+_NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+_MOST_FIELDS = 200
+_MOST_PART = 1 << 20  # bytes of one text field of a form
+
+
+class Message(BaseModel):
+    """A body as it is sent: text fields are strings, objects and lists nest, files are uploads."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
+
+    fields: dict[str, Any]
+    digest: str  # of what was sent, for the clients that send it twice
+
+    def read(self, kind: type[Body]) -> Body:
+        """The body as a dialect's own value, or one line about the first field that is wrong."""
+        try:
+            return kind.model_validate(self.fields)
+        except ValidationError as error:
+            raise Refused(first_fault(error.errors(include_url=False, include_context=False))) from None
+
+
+def first_fault(errors: Any) -> Fault:
+    """The first thing that pydantic found, as one line."""
+    first = errors[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    name = ".".join(place)[:80]
+    said = first["msg"].removeprefix("Value error, ")
+    unknown = first["type"] == "extra_forbidden"
+    text = f"The field {name} is not known here." if unknown else f"{name or 'The body'}: {said}."
+    return Fault(400, "unknown_parameter" if unknown else "invalid_request", text, name)
+
+
+async def message(request: Request) -> Message:
+    """The body of a request, whichever way it is encoded."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        form = await request.form(max_files=80, max_fields=_MOST_FIELDS, max_part_size=_MOST_PART)
+        digest = hashlib.sha256()
+        for name, value in form.multi_items():
+            digest.update(name.encode() + b"\0")
+            if isinstance(value, str):
+                digest.update(value.encode("utf-8", "surrogatepass") + b"\0")
+            else:
+                digest.update(f"{value.filename} {value.size}\0".encode("utf-8", "surrogatepass"))
+        return Message(fields=_nested(form.multi_items()), digest=digest.hexdigest())
+    raw = await request.body()
+    if not raw.strip():
+        return Message(fields={}, digest=hashlib.sha256(raw).hexdigest())
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        raise BadRequest("The body is not JSON", "It is one JSON object, or a form") from None
+    if not isinstance(value, dict):
+        raise BadRequest("The body is not an object", "It is one JSON object, or a form")
+    return Message(fields=value, digest=hashlib.sha256(raw).hexdigest())
+
+
+def _nested(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """a[b][c]=1 and d[]=2 as objects and lists; what comes twice under one name is a list."""
+    whole: dict[str, Any] = {}
+    for name, value in pairs:
+        match = _NAME.fullmatch(name)
+        keys = [match[1], *re.findall(r"\[([^\[\]]*)\]", match[2])] if match else [name]
+        if len(keys) > 8:
+            raise BadRequest("A field of the form nests too deeply")
+        _put(whole, keys, value)
+    return whole
+
+
+def _put(where: dict[str, Any], keys: list[str], value: Any) -> None:
+    key, *rest = keys
+    if not rest:
+        before = where.get(key)
+        where[key] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
+    elif rest == [""]:
+        before = where.get(key, [])
+        where[key] = [*(before if isinstance(before, list) else [before]), value]
+    else:
+        inside = where.setdefault(key, {})
+        if not isinstance(inside, dict):
+            raise BadRequest(f"The field {key[:40]} of the form is two things at once")
+        _put(inside, rest, value)
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def _caller(request: Request) -> Caller:
+    return getattr(request.state, "caller", LOCAL)
+
+
+def _reader(request: Request) -> Caller:
+    return _allowed(request, "read")
+
+
+def _creator(request: Request) -> Caller:
+    return _allowed(request, "create")
+
+
+def _admin(request: Request) -> Caller:
+    return _allowed(request, "admin")
+
+
+def _allowed(request: Request, scope: str) -> Caller:
+    caller = _caller(request)
+    if not caller.may(scope):
+        raise Refused(Fault(403, "forbidden", f"This key may not {scope}. A key with the scope {scope} is needed."))
+    return caller
+
+
+def base(request: Request) -> str:
+    """The address that this request came to, as far as its host was let in."""
+    return str(request.base_url).rstrip("/")
+
+
+def first(fields: Mapping[str, Any], name: str) -> Any:
+    """A field that may come once or as a list of one."""
+    value = fields.get(name)
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+At = Annotated[Desk, Depends(_desk)]
+Reader = Annotated[Caller, Depends(_reader)]
+Admin = Annotated[Caller, Depends(_admin)]
+Creator = Annotated[Caller, Depends(_creator)]
+Sent = Annotated[Message, Depends(message)]
+Base = Annotated[str, Depends(base)]
+Upload = UploadFile

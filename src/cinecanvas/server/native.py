@@ -1,0 +1,393 @@
+"""Our own API: every task of the library as a job, with events, previews and the film while it is made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, File, Header, Path, Query, Request, Response, UploadFile
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from cinecanvas import __version__
+from cinecanvas.jobs.files import StoredFile
+from cinecanvas.jobs.job import Foretold, Job, State, Trouble
+from cinecanvas.jobs.order import AnyOrder
+from cinecanvas.jobs.queue import NotNow
+from cinecanvas.jobs.worker import preview_file, watched_file
+from cinecanvas.model import Card
+from cinecanvas.models import card
+from cinecanvas.server.deliver import events, growing, made
+from cinecanvas.server.desk import Variant
+from cinecanvas.server.dialect import Dialect, Fault
+from cinecanvas.server.message import At, Base, Creator, Reader
+
+NAME = "native"
+router = APIRouter()
+JobId = Annotated[str, Path(max_length=64, description="The id of a job of yours.")]
+FileId = Annotated[str, Path(max_length=64, description="The id of a file of yours.")]
+
+
+class Problem(BaseModel):
+    """What is wrong, for programs and for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str = Field(description="A word for programs, such as not_found or unsupported.")
+    message: str = Field(description="What was asked, what is possible, and what to do.")
+    field: str | None = Field(default=None, description="The field of the request that it is about.")
+
+
+class Failure(BaseModel):
+    """The body of every answer that is not a success."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: Problem
+
+
+class Film(BaseModel):
+    """One thing that a job made; its URL needs no key and is good for a day."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str
+    thumbnail_url: str
+    digest: str
+    media_type: str
+    bytes: int
+    width: int | None
+    height: int | None
+    frames: int | None
+    fps: float | None
+    seconds: float | None
+    sound: bool
+    seed: int | None
+
+
+class JobView(BaseModel):
+    """A job: what was asked, how far it is, and what it made. Times are seconds since 1970."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    state: State
+    paused: bool
+    priority: int
+    model: str
+    order: dict[str, Any] = Field(description="What was asked, with the seed that was drawn.")
+    foretold: Foretold = Field(description="What it will come to, as planned; zeros while media are to be fetched.")
+    phase: str = Field(description="What the worker does: fetch, load, prepare, denoise, write.")
+    progress: float = Field(ge=0, le=1, description="The share of denoising steps that are done.")
+    step: int
+    steps: int
+    eta: float | None = Field(description="Seconds to the last file, foretold from the steps so far.")
+    watchable_seconds: float = Field(description="How much of the film can be watched already at `live_url`.")
+    live_url: str | None
+    created: float
+    started: float | None
+    finished: float | None
+    expires: float | None = Field(description="When what it made will be forgotten.")
+    films: list[Film]
+    notes: list[str]
+    error: Trouble | None
+    causes: list[Trouble] = Field(description="Why earlier tries failed.")
+
+
+class JobPage(BaseModel):
+    """Jobs, and whether there are more after the last."""
+
+    model_config = ConfigDict(frozen=True)
+
+    jobs: list[JobView]
+    more: bool
+
+
+class FileView(BaseModel):
+    """A file that you brought."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    state: Literal["pending", "ready", "failed", "deleted"]
+    media_type: str
+    bytes: int
+    width: int | None
+    height: int | None
+    seconds: float | None
+    created: float
+    expires: float | None
+
+
+class Change(BaseModel):
+    """How a job that waits is to be treated; what is left out stays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    paused: bool | None = None
+    priority: int | None = Field(default=None, ge=-1000, le=1000, description="The highest is made first.")
+    before: str | None = Field(default=None, max_length=64, description="The id of a job to be made before.")
+
+
+class About(BaseModel):
+    """What this server is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    models: list[str]
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The failures that an operation documents, beside those that every operation may have."""
+    said = {
+        400: "The request makes no sense, or not for this model.",
+        401: "A key is needed.",
+        403: "This key may not do that.",
+        404: "There is no such thing, or it is not yours.",
+        409: "Not in the state that it is in.",
+        413: "The body is too large.",
+        415: "The body is not of a kind that is read here.",
+        422: "The request cannot be read.",
+        429: "Too many requests, or more than the quota of the key.",
+        503: "The server cannot do this now; try again later.",
+    }
+    return {
+        status: {"model": Failure, "description": said[status]} for status in (400, 401, 403, 422, 429, 503, *statuses)
+    }
+
+
+@router.get("/", summary="What this server is", responses=_problems(), tags=["server"])
+def about(desk: At, caller: Reader) -> About:
+    return About(version=__version__, models=list(desk.models))
+
+
+@router.get("/models", summary="The Cards of the models", responses=_problems(), tags=["server"])
+def models(desk: At, caller: Reader) -> list[Card]:
+    return [card(name) for name in desk.models]
+
+
+@router.post("/jobs", status_code=201, summary="Ask for something", responses=_problems(404, 409, 413), tags=["jobs"])
+def create(
+    desk: At,
+    caller: Creator,
+    base: Base,
+    order: Annotated[AnyOrder, Body(description="One of the tasks.")],
+    priority: Annotated[int, Query(ge=-1000, le=1000, description="The highest is made first.")] = 0,
+    deadline: Annotated[float | None, Query(gt=0, description="Seconds from now after which it is not wanted.")] = None,
+    callback: Annotated[str, Query(max_length=2000, description="A URL that is told of the job's end.")] = "",
+    idempotency_key: Annotated[
+        str | None, Header(max_length=200, description="The same key gives the same job again.")
+    ] = None,
+) -> JobView:
+    """The job is accepted once this answers; it will be made whatever happens to the server meanwhile."""
+    until = None if deadline is None else desk.queue.database.clock() + deadline
+    job = desk.accept(
+        caller,
+        order,
+        dialect=NAME,
+        kind="image" if order.task == "text_to_image" else "video",
+        priority=priority,
+        deadline=until,
+        callback=callback,
+        idempotency=idempotency_key,
+    )
+    return view(desk, job, base)
+
+
+@router.get("/jobs", summary="Your jobs, the newest first", responses=_problems(404), tags=["jobs"])
+def listed(
+    desk: At,
+    caller: Reader,
+    base: Base,
+    state: Annotated[State | None, Query(description="Only those in this state.")] = None,
+    after: Annotated[str | None, Query(max_length=64, description="The last job of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> JobPage:
+    states = (state,) if state else ()
+    found = desk.queue.listed(account=caller.account, states=states, after=after, limit=limit + 1)
+    return JobPage(jobs=[view(desk, job, base) for job in found[:limit]], more=len(found) > limit)
+
+
+@router.get("/jobs/{job}", summary="One job", responses=_problems(404), tags=["jobs"])
+def retrieve(desk: At, caller: Reader, base: Base, job: JobId) -> JobView:
+    return view(desk, desk.queue.get(job, account=caller.account), base)
+
+
+@router.patch("/jobs/{job}", summary="Pause or move a job that waits", responses=_problems(404, 409), tags=["jobs"])
+def change(desk: At, caller: Creator, base: Base, job: JobId, asked: Change) -> JobView:
+    changed = desk.queue.get(job, account=caller.account)
+    if asked.priority is not None:
+        changed = desk.queue.prioritize(job, asked.priority, account=caller.account)
+    if asked.before is not None:
+        changed = desk.queue.move(job, asked.before, account=caller.account)
+    if asked.paused is not None:
+        changed = desk.queue.pause(job, account=caller.account, paused=asked.paused)
+    return view(desk, changed, base)
+
+
+@router.post("/jobs/{job}/cancel", summary="Stop a job", responses=_problems(404), tags=["jobs"])
+def cancel(desk: At, caller: Creator, base: Base, job: JobId) -> JobView:
+    """One that waits is cancelled at once, one that runs within a denoising step; one that has ended stays as it is."""
+    return view(desk, desk.queue.cancel(job, account=caller.account), base)
+
+
+@router.delete("/jobs/{job}", status_code=204, summary="Forget a job", responses=_problems(404), tags=["jobs"])
+def delete(desk: At, caller: Creator, job: JobId) -> None:
+    """It is cancelled if it has not ended, and what it made is forgotten."""
+    desk.queue.hide(job, account=caller.account)
+
+
+@router.get(
+    "/jobs/{job}/events",
+    summary="What happens, as it happens",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **_problems(404)},
+    tags=["jobs"],
+)
+def follow(
+    desk: At,
+    caller: Reader,
+    request: Request,
+    job: JobId,
+    last_event_id: Annotated[str | None, Header(max_length=30, description="Where an earlier stream ended.")] = None,
+) -> StreamingResponse:
+    """Server-sent events: queued, running, phase, step (with eta), watch, preview, note, and the end of the job."""
+    found = desk.queue.get(job, account=caller.account)
+    after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
+    stream = events(desk, found, request, after=after)
+    return StreamingResponse(
+        stream, media_type="text/event-stream", headers={"cache-control": "no-store", "x-accel-buffering": "no"}
+    )
+
+
+_BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_PICTURES: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": _BYTES}}, **_problems(404, 409)}
+_FILMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": dict.fromkeys(("video/mp4", "image/png", "image/webp", "image/jpeg", "video/webm"), _BYTES)},
+    304: {"description": "You have it already."},
+    **_problems(404, 409),
+}
+
+
+@router.get(
+    "/jobs/{job}/preview",
+    summary="What it may become",
+    response_class=Response,
+    responses=_PICTURES,
+    tags=["jobs"],
+)
+def preview(desk: At, caller: Reader, job: JobId) -> Response:
+    """The model's latest guess of a frame, while the job runs."""
+    found = desk.queue.get(job, account=caller.account)
+    file = preview_file(desk.where, found.id)
+    if found.state != "running" or not file.is_file():
+        raise NotNow("There is no preview of this job now", "A job has one while it runs on this machine")
+    return Response(file.read_bytes(), media_type="image/png", headers={"cache-control": "no-store"})
+
+
+@router.get(
+    "/jobs/{job}/live",
+    summary="The film while it is made",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"video/mp4": _BYTES}}, **_problems(404, 409)},
+    tags=["jobs"],
+)
+def live(desk: At, caller: Reader, request: Request, job: JobId) -> StreamingResponse:
+    """A fragmented MP4 that grows until the film is whole."""
+    found = desk.queue.get(job, account=caller.account)
+    file = watched_file(desk.where, found)
+    if found.state != "running" or not file.is_file():
+        raise NotNow("There is nothing of this job to watch now", "A film can be watched while it runs on this machine")
+    return StreamingResponse(growing(desk, found, file, request), media_type="video/mp4")
+
+
+@router.get(
+    "/jobs/{job}/films/{number}", summary="What it made", response_class=Response, responses=_FILMS, tags=["jobs"]
+)
+def film(
+    desk: At,
+    caller: Reader,
+    request: Request,
+    job: JobId,
+    number: Annotated[int, Path(ge=0, le=999, description="Which of its films, counted from 0.")],
+    variant: Annotated[Variant, Query(description="The film itself, or a picture of it.")] = "video",
+) -> Response:
+    found = desk.queue.get(job, account=caller.account)
+    return made(desk, found, variant, number, request)
+
+
+@router.post("/files", status_code=201, summary="Bring a picture or film", responses=_problems(413), tags=["files"])
+def upload(
+    desk: At, caller: Creator, file: Annotated[UploadFile, File(description="The picture or film.")]
+) -> FileView:
+    return _file(desk.brought(caller, file.file, dialect=NAME, name=file.filename or "", purpose="upload", days=30.0))
+
+
+@router.get("/files", summary="What you brought, the newest first", responses=_problems(404), tags=["files"])
+def files(
+    desk: At,
+    caller: Reader,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> list[FileView]:
+    found = desk.files.listed(account=caller.account, dialect=NAME, after=after, limit=limit)
+    return [_file(one) for one in found]
+
+
+@router.get("/files/{file}", summary="One file", responses=_problems(404), tags=["files"])
+def file(desk: At, caller: Reader, file: FileId) -> FileView:
+    return _file(desk.files.get(file, account=caller.account))
+
+
+@router.delete("/files/{file}", status_code=204, summary="Forget a file", responses=_problems(404), tags=["files"])
+def delete_file(desk: At, caller: Creator, file: FileId) -> None:
+    desk.files.delete(file, account=caller.account)
+
+
+def view(desk: Any, job: Job, base: str) -> JobView:
+    """A job in our own words."""
+    outcome = job.outcome
+    seeds = dict(enumerate(outcome.seeds)) if outcome else {}
+    films = [
+        Film(
+            url=desk.url(job, base, "video", number),
+            thumbnail_url=desk.url(job, base, "thumbnail", number),
+            seed=seeds.get(number),
+            **asset.model_dump(),
+        )
+        for number, asset in enumerate(outcome.assets if outcome else ())
+    ]
+    shown = job.model_dump(include=set(JobView.model_fields) - {"causes"})
+    live_url = f"{base}/api/v1/jobs/{job.id}/live" if job.state == "running" and job.watchable > 0 else None
+    return JobView.model_validate(
+        {
+            **shown,
+            "order": job.asked,
+            "progress": job.progress,
+            "watchable_seconds": job.watchable,
+            "live_url": live_url,
+            "films": films,
+            "notes": list(outcome.notes) if outcome else [],
+            "causes": list(job.causes),
+        }
+    )
+
+
+def _file(file: StoredFile) -> FileView:
+    facts = file.asset.model_dump(include={"width", "height", "seconds"}) if file.asset else {}
+    shown = file.model_dump(include=set(FileView.model_fields))
+    return FileView.model_validate({"width": None, "height": None, "seconds": None, **shown, **facts})
+
+
+def event(job: Job, base: str) -> dict[str, Any]:
+    """What a callback is told of a job."""
+    facts = {"id": job.id, "state": job.state, "model": job.model, "created": job.created, "finished": job.finished}
+    return {"type": f"job.{job.state}", "job": {**facts, "error": job.error.model_dump() if job.error else None}}
+
+
+def envelope(fault: Fault) -> dict[str, Any]:
+    return Failure(error=Problem(code=fault.code, message=fault.message, field=fault.param or None)).model_dump()
+
+
+DIALECT = Dialect(NAME, ("/api/v1",), router, envelope, event, data_uris=False)
