@@ -16,7 +16,7 @@ from cinecanvas.errors import BadRequest, CinecanvasError
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _BUSY = 30.0  # s that a writer waits for the one before it
-_LOCKS = {"claim": 0x63696E65, "migrate": 0x63696E66, "audit": 0x63696E67}  # PostgreSQL's advisory locks are numbers
+_LOCKS = {"claim": 0x63696E65, "migrate": 0x63696E66, "audit": 0x63696E68}  # PostgreSQL's advisory locks are numbers
 
 
 class now(sa.sql.functions.FunctionElement[float]):
