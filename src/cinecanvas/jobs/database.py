@@ -57,7 +57,7 @@ class Database:
             engine = sa.create_engine(url, connect_args={"timeout": _BUSY}, pool_size=20, max_overflow=40)
             event.listen(engine, "connect", _sqlite_connected)
             event.listen(engine, "begin", _sqlite_begins)
-        elif kind in ("postgresql", "postgres", "postgresql+psycopg"):
+        elif rest and kind in ("postgresql", "postgres", "postgresql+psycopg"):
             engine = _postgresql(f"postgresql+psycopg://{rest}")
         else:  # what stands in a URL may be a password
             raise BadRequest(

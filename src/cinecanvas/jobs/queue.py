@@ -189,7 +189,7 @@ class Queue:
         """How many jobs are in each state."""
         with self.database.read() as connection:
             found = connection.execute(sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state))
-            return dict(found.tuples().all())
+            return {state: int(count) for state, count in found}
 
     def events(self, job: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
         """What happened to a job since the event with a number."""
