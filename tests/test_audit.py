@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,14 +18,6 @@ from cinecanvas.jobs.keys import Keys
 from cinecanvas.jobs.order import order
 from cinecanvas.jobs.queue import Queue
 from cinecanvas.jobs.tables import audit
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database.at(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
-    made.migrate()
-    yield made
-    made.close()
 
 
 def noted(database: Database, count: int = 5) -> Audit:

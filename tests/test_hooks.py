@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -35,14 +34,6 @@ from cinecanvas.media.fetch import Web, post
 HERE = "127.0.0.1"
 WEB = Web(allowed=lambda address: address == HERE, seconds=5)
 RED = order("text_to_video", prompt="a red fox", seed=1)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database.at(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
-    made.migrate()
-    yield made
-    made.close()
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -30,14 +28,6 @@ CLIP = Foretold(width=1280, height=720, frames=120, fps=24.0, video_seconds=5.0,
 MADE = Asset(
     digest="sha256:" + "0" * 64, media_type="video/mp4", bytes=10, width=1280, height=720, frames=120, seconds=5.0
 )
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database.at(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
-    made.migrate()
-    yield made
-    made.close()
 
 
 def caller(database: Database, name: str = "alice", **quota: float) -> Caller:

@@ -218,7 +218,8 @@ class Queue:
         oldest = sa.select(now() - sa.func.min(jobs.c.created)).where(jobs.c.state == "queued")
         sums = [sa.func.coalesce(sa.func.sum(usage.c[name]), 0.0) for name in _MADE]
         with self.database.read() as connection:
-            states = dict.fromkeys(get_args(State), 0) | dict(connection.execute(of_state).tuples().all())
+            found = {state: int(count) for state, count in connection.execute(of_state)}
+            states = dict.fromkeys(get_args(State), 0) | found
             made = connection.execute(sa.select(*sums)).one()
             return Census(
                 states=states,
