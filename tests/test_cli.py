@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -46,7 +47,7 @@ def called(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, st
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     probe = (
         "import sys; from cinecanvas import cli; cli.main(['--help']); cli.main(['generate', '--help']);"
-        "print([m for m in ('torch', 'numpy', 'av', 'PIL', 'obstore') if m in sys.modules])"
+        "print([m for m in ('torch', 'numpy', 'av', 'PIL', 'obstore', 'sqlalchemy', 'alembic') if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
     assert shown.stdout.splitlines()[-1] == "[]" and "generate" in shown.stdout
@@ -331,6 +332,152 @@ def test_world_renders_a_captioned_scene_and_a_sheet(capsys: pytest.CaptureFixtu
     assert rows[0]["caption"] and rows[0]["spec"]["shape"]
 
 
+KEYS, JOBS = ["keys", "make", "alice"], ["jobs", "list"]
+
+
+def accepted(database: str = "") -> list[str]:
+    """Two jobs in the queue of this home."""
+    from cinecanvas.jobs.database import Database
+    from cinecanvas.jobs.order import order
+    from cinecanvas.jobs.queue import Queue
+    from cinecanvas.settings import settings
+
+    at = Database.at(database or settings().database)
+    at.migrate()
+    asked = order("text_to_video", prompt="red", seed=1)
+    return [Queue(at).submit(asked, model="toy").id for _ in range(2)]
+
+
+def test_a_key_is_made_listed_changed_and_revoked(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sqlalchemy")
+    made = json.loads(called(capsys, *KEYS, "--scope", "read", "--running", "2", "--json")[1])
+    assert made["key"].startswith("cine-") and (made["scopes"], made["quota"]["running"]) == (["read"], 2)
+    code, out, _ = called(capsys, "keys", "list")
+    assert code == 0 and made["id"] in out and "running 2" in out and made["key"] not in out
+    code, out, _ = called(capsys, "keys", "change", "alice", "--name", "bob", "--credits", "9", "--json")
+    assert code == 0 and (json.loads(out)["name"], json.loads(out)["quota"]["credits"]) == ("bob", 9)
+    assert called(capsys, "keys", "revoke", made["id"][:8])[0] == 0
+    assert called(capsys, "keys", "list")[1] == "There are no keys.\n"
+    assert "revoked" in called(capsys, "keys", "list", "--revoked")[1]
+
+
+def test_a_key_is_printed_alone_so_that_a_script_can_take_it(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sqlalchemy")
+    code, out, err = called(capsys, *KEYS)
+    assert code == 0 and err == "" and out.startswith("cine-") and out.count("\n") == 1
+
+
+def test_jobs_are_listed_shown_moved_paused_and_cancelled(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sqlalchemy")
+    first, second = accepted()
+
+    def order_of() -> list[str]:
+        from cinecanvas.jobs.database import Database
+        from cinecanvas.jobs.queue import Queue
+        from cinecanvas.settings import settings
+
+        return [job.id for job in Queue(Database.at(settings().database)).waiting()]
+
+    assert called(capsys, "jobs", "move", second, "--before", first)[0] == 0 and order_of() == [second, first]
+    assert called(capsys, "jobs", "priority", first, "5")[0] == 0 and order_of() == [first, second]
+    assert "paused" in called(capsys, "jobs", "pause", first)[1]
+    assert "paused" not in called(capsys, "jobs", "resume", first)[1]
+    assert json.loads(called(capsys, "jobs", "cancel", first, "--json")[1])["state"] == "cancelled"
+    (listed,) = json.loads(called(capsys, "jobs", "list", "--state", "queued", "--json")[1])["jobs"]
+    assert listed["id"] == second and "text_to_video" in called(capsys, "jobs", "show", second)[1]
+
+
+def test_a_job_is_watched_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sqlalchemy")
+    from cinecanvas.jobs.database import Database
+    from cinecanvas.jobs.job import Outcome
+    from cinecanvas.jobs.queue import Queue
+    from cinecanvas.settings import settings
+
+    first, second = accepted()
+    queue = Queue(Database.at(settings().database))
+    claim = queue.claim("worker")
+    assert claim is not None
+    queue.tell(claim, "note", {"text": "it is red"}, phase="denoise", step=1, steps=4, eta=2.0)
+    watching = subprocess.Popen(
+        [*CINE, "jobs", "watch", first], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert watching.stderr is not None
+    assert [watching.stderr.readline() for _ in range(2)] == ["denoise\n", "note: it is red\n"]
+    queue.finish(claim, "succeeded", outcome=Outcome(assets=()))
+    out, err = watching.communicate(timeout=60)
+    assert watching.returncode == 0 and err == "succeeded\n" and first in out
+    queue.cancel(second)
+    code, out, err = called(capsys, "jobs", "watch", second, "--json")
+    assert code == 1 and err == "" and json.loads(out)["state"] == "cancelled"
+
+
+def test_usage_and_the_audit_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sqlalchemy")
+    from cinecanvas.jobs.database import Database
+    from cinecanvas.jobs.job import Outcome
+    from cinecanvas.jobs.queue import Queue
+    from cinecanvas.settings import settings
+
+    assert called(capsys, "jobs", "usage")[1] == "Nothing was used.\n"
+    first, _ = accepted()
+    queue = Queue(Database.at(settings().database))
+    claim = queue.claim("worker")
+    assert claim is not None and claim.job.id == first
+    queue.finish(claim, "succeeded", outcome=Outcome(assets=(), phases={"denoise": 2.5}))
+    assert "toy" in called(capsys, "jobs", "usage", "--days", "7")[1]
+    total = json.loads(called(capsys, "jobs", "usage", "--json")[1])["total"]
+    assert (total["jobs"], total["compute_seconds"]) == (1, 2.5)
+    assert "job.accepted" in called(capsys, "audit", "list")[1]
+    head = json.loads(called(capsys, "audit", "verify", "--json")[1])["head"]
+    assert called(capsys, "audit", "verify", "--head", head)[0] == 0
+    assert called(capsys, "audit", "verify", "--head", "0" * 63)[0] == 1
+    with queue.database.write() as connection:
+        connection.exec_driver_sql("UPDATE audit SET action = 'nothing' WHERE seq = 1")
+    code, out, _ = called(capsys, "audit", "verify")
+    assert code == 1 and "Row 1 is not what was written" in out
+
+
+def test_another_database_is_named_by_its_url(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{home / 'other.sqlite'}"
+    assert called(capsys, *KEYS, "--database", url)[0] == 0
+    assert "alice" in called(capsys, "keys", "list", "--database", url)[1]
+    assert called(capsys, "keys", "list")[1] == "There are no keys.\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([*KEYS, "--scope", "root"], "Scopes are read, create, admin"),
+        ([*KEYS, "--running", "0"], "--running is not usable"),
+        ([*KEYS, "--daily-seconds", "nan"], "--daily-seconds is not usable"),
+        (["keys", "make", ""], "name of a key"),
+        (["keys", "revoke", "nobody"], "There is no key 'nobody'"),
+        ([*JOBS, "--state", "gone"], "States are queued"),
+        ([*JOBS, "--key", "nobody"], "There is no key 'nobody'"),
+        ([*JOBS, "--limit", "0"], "--limit"),
+        ([*JOBS, "--database", "mysql://a:word@b/c"], "It is sqlite:///FILE"),
+        (["jobs", "show", "none"], "There is no such job"),
+        (["jobs", "watch", "none"], "There is no such job"),
+        (["jobs", "frobnicate"], "frobnicate"),
+        (["audit", "verify", "--database", "postgresql://a:word@127.0.0.1:9/c"], "The database cannot be used"),
+    ],
+)
+def test_an_operator_s_verb_refuses_in_one_line(args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sqlalchemy")
+    code, out, err = called(capsys, *args)
+    assert code == 2 and out == "" and said in err and err.count("\n") == 1 and "word" not in err
+
+
+def test_without_the_server_s_libraries_the_way_to_them_is_said() -> None:
+    probe = "import sys; sys.modules['sqlalchemy'] = None; from cinecanvas import cli;"
+    probe += f"print([cli.main(args) for args in ({KEYS}, {JOBS}, ['audit', 'list'])])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[2, 2, 2]\n" and done.stderr.count("\n") == 3
+    assert all("pip install 'cinecanvas[server]'" in line for line in done.stderr.splitlines())
+
+
 def reference() -> str:
     """The page of all verbs and flags, drawn from the command itself: `python tests/test_cli.py` writes it anew."""
     lines = [
@@ -339,13 +486,19 @@ def reference() -> str:
         "Drawn from the command by `python tests/test_cli.py`; a test compares.",
     ]
     verbs = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    for name, verb in verbs.items():
+    inside = {f"{name} {own}": verb for name, group in verbs.items() for own, verb in _verbs(group).items()}
+    for name, verb in {**{name: verb for name, verb in verbs.items() if not _verbs(verb)}, **inside}.items():
         flags = [p for p in verb.params if p.param_type_name == "option" and p.name != "help"]
         words = [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in verb.params if p not in flags]
         lines += ["", f"## `{' '.join(['cine', name, *words])}`", "", verb.help, ""]
         lines += [f"- `{p.name.upper()}`: {p.help}" for p in verb.params if p.param_type_name == "argument"]
         lines += [f"- {', '.join(f'`{o}`' for o in p.opts)}{_default(p.default)}: {p.help}" for p in flags]
     return "\n".join(lines) + "\n"
+
+
+def _verbs(group: object) -> dict[str, Any]:
+    """The verbs of a group such as `cine keys`; none of a verb."""
+    return dict(getattr(group, "commands", {}))
 
 
 def _default(value: object) -> str:

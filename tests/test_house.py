@@ -24,6 +24,7 @@ FLOORS = (
     {"generate"},
     {"jobs", "eval"},
     {"server", "train", "console", "arguments"},
+    {"service"},
     {"cli"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}
@@ -172,7 +173,9 @@ def test_functions_are_not_hidden_by_the_modules_of_their_names() -> None:
 def test_nothing_prints_but_commands() -> None:
     for name, tree in TREES.items():
         for node in tree.body:
-            command = name in ("cli.py", "console.py") or (isinstance(node, ast.FunctionDef) and node.name == "main")
+            command = name in ("cli.py", "service.py", "console.py") or (
+                isinstance(node, ast.FunctionDef) and node.name == "main"
+            )
             calls = (call.func for call in ast.walk(node) if isinstance(call, ast.Call))
             assert command or not any(isinstance(call, ast.Name) and call.id == "print" for call in calls), name
 

@@ -31,9 +31,10 @@ from cinecanvas.console import (
     watched,
     watched_run,
 )
-from cinecanvas.errors import BadRequest, Cancelled, CinecanvasError, Unsupported
+from cinecanvas.errors import BadRequest, Cancelled, CinecanvasError
 from cinecanvas.flags import with_options
 from cinecanvas.request import STILL, Request, text_to_image, text_to_video
+from cinecanvas.service import audit, jobs, keys, needed
 
 Options = dict[str, Any]  # fields of Request, as `flags` reads them
 
@@ -102,20 +103,6 @@ def cine(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
         print(f"cinecanvas {__version__}")
         raise typer.Exit
-
-
-def needed(module: str) -> Any:
-    """A part of ours that has dependencies of its own, or the line that says how to get them."""
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("cinecanvas"):
-            raise
-        raise Unsupported(
-            "The server was asked", f"It needs {error.name}", "pip install 'cinecanvas[server]'"
-        ) from None
 
 
 def _made(request: Request, out: Out = "", live: Live = False, as_json: Json = False, quiet: Quiet = False) -> None:
@@ -494,6 +481,10 @@ def world(
     for one in said:
         print(one.text)
     print(f"{out}: {len(scenes)} scene{'s' if len(scenes) > 1 else ''} of {frames} frames")
+
+
+for group in (jobs, keys, audit):
+    app.add_typer(group)
 
 
 def _origin(name: str) -> Path | None:

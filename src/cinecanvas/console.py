@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # none of it is needed to print the help
     from rich.progress import Progress, ProgressColumn
 
     from cinecanvas.generate import Done, Event, Planned
+    from cinecanvas.jobs.job import Job
     from cinecanvas.media.assets import Holding
     from cinecanvas.model import Card
     from cinecanvas.plan import Phases, Plan
@@ -76,6 +77,27 @@ def watched_run(events: Iterator[Any], *, silent: bool) -> Any:
     return last
 
 
+def watched_job(looks: Iterator[tuple[Job, Sequence[str]]], *, silent: bool) -> Job:
+    """A job of a queue to its end: a bar where somebody looks, else a line for each phase; notes are always printed."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+    bar = _bar(TextColumn("{task.description:<8}"), BarColumn(40), MofNCompleteColumn(), silent=silent)
+    console, entered, job = bar.console, "", cast("Job | None", None)
+    with bar:
+        task = bar.add_task("queued", total=None, left="")
+        for job, notes in looks:
+            name = job.phase if job.state == "running" and job.phase else job.state
+            left = f"steps, {_duration(job.eta)} left" if job.eta is not None else ""
+            bar.update(task, description=name, completed=job.step, total=job.steps or None, left=left)
+            if not console.is_terminal and name != entered:
+                console.print(name)
+            entered = name
+            for note in notes:
+                console.print(f"note: {note}", markup=False)
+    assert job is not None, "the queue told nothing"
+    return job
+
+
 def _bar(*columns: ProgressColumn, silent: bool) -> Progress:
     """A live bar on stderr that ends in the task's `left`; shown only where somebody looks."""
     from rich.console import Console
@@ -91,6 +113,16 @@ def _print_start(event: Planned, console: Console) -> None:
     console.print(f"{made.request.model}: {_what(made)}, about {_duration(made.seconds)}")
     for line in (*made.notes, *([event.advice] if event.advice else [])):
         console.print(f"note: {line}", markup=False)
+
+
+def print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], *, nothing: str) -> None:
+    """A table whose words stay whole: it is cut up by other programs too."""
+    if not rows:
+        print(nothing)
+        return
+    widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]
+    for row in (titles, *rows):
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_done(done: Done) -> None:

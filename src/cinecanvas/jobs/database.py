@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,11 @@ from cinecanvas.errors import BadRequest, CinecanvasError
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _BUSY = 30.0  # s that a writer waits for the one before it
-_LOCKS = {"claim": 0x63696E65, "migrate": 0x63696E66}  # PostgreSQL's advisory locks are numbers
+_FROZEN = 5.0  # s of silence within a transaction, and PostgreSQL ends it: a stopped process must not stop the others
+# PostgreSQL's advisory locks are numbers
+_LOCKS = {"claim": 0x63696E65, "migrate": 0x63696E66, "sweep": 0x63696E67, "audit": 0x63696E68}
+_LINE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}  # s
+_OURS = (sa.exc.IntegrityError, sa.exc.DataError, sa.exc.ProgrammingError, sa.exc.NotSupportedError)
 
 
 class now(sa.sql.functions.FunctionElement[float]):
@@ -28,7 +34,7 @@ class now(sa.sql.functions.FunctionElement[float]):
 
 @compiles(now, "sqlite")
 def _now_sqlite(*_: Any, **__: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    return "cine_clock()"  # SQLite's own clock counts milliseconds, in which two jobs can be accepted
 
 
 @compiles(now, "postgresql")
@@ -52,7 +58,7 @@ class Database:
             engine = sa.create_engine(url, connect_args={"timeout": _BUSY}, pool_size=20, max_overflow=40)
             event.listen(engine, "connect", _sqlite_connected)
             event.listen(engine, "begin", _sqlite_begins)
-        elif kind in ("postgresql", "postgres", "postgresql+psycopg"):
+        elif rest and kind in ("postgresql", "postgres", "postgresql+psycopg"):
             engine = _postgresql(f"postgresql+psycopg://{rest}")
         else:  # what stands in a URL may be a password
             raise BadRequest(
@@ -76,8 +82,8 @@ class Database:
         with _told(), self.engine.connect() as connection:
             connection = connection.execution_options(writes=True)
             with connection.begin():
-                if lock and self.postgresql:
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS[lock])))
+                if lock:
+                    alone(connection, lock)
                 yield connection
 
     def clock(self) -> float:
@@ -106,23 +112,64 @@ class Database:
         self.engine.dispose()
 
 
+def inserted(connection: sa.Connection, table: sa.Table) -> Any:
+    """An INSERT that can say what is done if the row is there already."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def alone(connection: sa.Connection, lock: str) -> None:
+    """From here to its end one transaction at a time has this lock; on SQLite one writes at a time anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS[lock])))
+
+
 def _postgresql(url: str) -> sa.Engine:
     try:
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=20, max_overflow=20)
+        engine = sa.create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=20,
+            max_overflow=20,
+            isolation_level="READ COMMITTED",
+            connect_args=_LINE,
+        )
     except ImportError:
         raise BadRequest(
             "A PostgreSQL database was asked", "It needs psycopg", "pip install 'cinecanvas[server,postgres]'"
         ) from None
     except sa.exc.ArgumentError:
         raise BadRequest("This database URL cannot be read", "It is postgresql://USER:PASSWORD@HOST/NAME") from None
+    event.listen(engine, "connect", _postgresql_connected)
+    return engine
+
+
+def _postgresql_connected(connection: Any, _: Any) -> None:
+    connection.execute(f"SET idle_in_transaction_session_timeout = {int(_FROZEN * 1000)}")
+    connection.commit()
 
 
 def _sqlite_connected(connection: Any, _: Any) -> None:
     """Writers do not stop readers (WAL), and a commit is on disk when it returns (FULL)."""
     connection.isolation_level = None  # begin and commit are ours to say
-    connection.execute("PRAGMA journal_mode=WAL")
+    connection.create_function("cine_clock", 0, time.time)
+    to_wal(connection)
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def to_wal(connection: Any) -> None:
+    """Of many who turn a new file into WAL at once, SQLite refuses all but one without waiting."""
+    until = time.monotonic() + _BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _sqlite_begins(connection: sa.Connection) -> None:
@@ -136,8 +183,11 @@ def _told() -> Iterator[None]:
     """A database that does not answer is told in one line; its own words may hold addresses and passwords."""
     try:
         yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-        full = "full" in str(getattr(error, "orig", "")).lower()
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        if isinstance(error, _OURS):
+            raise
+        cause = getattr(error, "orig", None)
+        full = getattr(cause, "sqlstate", "") == "53100" or "disk is full" in str(cause)
         why = "its disk is full" if full else "it does not answer, or its disk fails"
         raise NoDatabase(f"The database cannot be used: {why}", do="See that it is there, then try again") from error
 

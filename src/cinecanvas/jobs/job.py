@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cinecanvas.jobs.tariff import Tariff, Work
 from cinecanvas.media.assets import Asset
 from cinecanvas.plan import Plan
 
@@ -31,6 +32,15 @@ class Foretold(BaseModel):
     def megapixel_frames(self) -> float:
         return self.width * self.height * self.frames * self.count / 1e6
 
+    @property
+    def work(self) -> Work:
+        """All of its videos together."""
+        return Work(
+            megapixel_frames=self.megapixel_frames,
+            video_seconds=self.video_seconds * self.count,
+            compute_seconds=self.seconds,
+        )
+
 
 class Trouble(BaseModel):
     """Why something failed: a word for programs, a line for people, and whether the same again may work."""
@@ -55,9 +65,21 @@ class Outcome(BaseModel):
     notes: tuple[str, ...] = ()
     phases: dict[str, float] = Field(default_factory=dict)
 
+    @property
+    def work(self) -> Work:
+        return Work(
+            megapixel_frames=sum((a.width or 0) * (a.height or 0) * (a.frames or 1) for a in self.assets) / 1e6,
+            video_seconds=sum(a.seconds or 0.0 for a in self.assets),
+            compute_seconds=sum(self.phases.values()),
+        )
+
 
 class Job(BaseModel):
-    """One job; times in seconds since 1970, eta in seconds, `watchable` seconds of its film can be watched already."""
+    """One job; times in seconds since 1970, eta in seconds, `watchable` seconds of its film can be watched already.
+
+    `credits`: what it will cost as far as is foretold, at the `price` at which it was accepted; once it has ended, what
+    it did cost: nothing, unless it succeeded.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -95,6 +117,8 @@ class Job(BaseModel):
     error: Trouble | None
     causes: tuple[Trouble, ...]
     hidden: bool
+    price: Tariff = Tariff()
+    credits: int = 0
 
     @property
     def ended(self) -> bool:

@@ -65,6 +65,8 @@ jobs = Table(
     Column("idempotency", String(200), nullable=True),
     Column("body", String(64), nullable=False),  # SHA-256 of what was sent: the same again may be a client's second try
     Column("hidden", Boolean, nullable=False),  # deleted by who asked for it
+    Column("price", JSON, nullable=False),  # Tariff, as it was when the job was accepted
+    Column("credits", Integer, nullable=False),  # foretold; once it has ended, what it cost
     UniqueConstraint("account", "idempotency"),
     Index("jobs_to_claim", "state", "priority", "place"),
     Index("jobs_of_account", "account", "created"),
@@ -113,6 +115,7 @@ usage = Table(
     Column("megapixel_frames", Double, nullable=False),
     Column("video_seconds", Double, nullable=False),
     Column("compute_seconds", Double, nullable=False),
+    Column("credits", BigInteger, nullable=False),
 )
 
 files = Table(
@@ -152,7 +155,12 @@ endpoints = Table(
     Column("name", String(100), nullable=False),
     Column("url", Text, nullable=False),
     Column("secret", String(100), nullable=False),
-    Column("events", JSON, nullable=False),
+    Column("old_secret", String(100), nullable=False, default=""),  # "": none
+    Column("old_until", Double, nullable=False, default=0.0),
+    Column("events", JSON, nullable=False),  # in the dialect's own words
+    Column(
+        "states", JSON, nullable=False, default=["succeeded", "failed", "cancelled"]
+    ),  # which states of a job it is told of
     Column("enabled", Boolean, nullable=False),
     _time("created"),
 )
@@ -161,8 +169,9 @@ deliveries = Table(
     "deliveries",
     metadata,
     Column("id", String(36), primary_key=True),
-    Column("job", String(36), nullable=False, index=True),
-    Column("endpoint", String(36), nullable=False),  # "": the job's own callback
+    Column("account", String(36), nullable=False),
+    Column("job", String(36), nullable=False, index=True),  # "": a test
+    Column("endpoint", String(36), nullable=False, index=True),  # "": the job's own callback
     Column("state", String(10), nullable=False),  # the job's, which is told
     Column("status", String(10), nullable=False),  # waiting, delivered, failed
     Column("attempts", Integer, nullable=False),
@@ -190,4 +199,5 @@ audit = Table(
     Column("object", String(100), nullable=False),
     Column("data", JSON, nullable=False),
     Column("hash", String(64), nullable=False),  # of this row and the hash before it
+    Index("audit_of", "account", "action", "seq"),
 )

@@ -1,7 +1,8 @@
 """A worker: a process that claims jobs, makes them, and says how far it is; whoever kills it loses nothing.
 
 It ends in one way only, at once: asked to (SIGTERM), or robbed of its lease, or killed, it leaves its jobs to the next
-worker, which goes on from what the store holds.
+worker, which goes on from what the store holds. What one claim writes on this machine lies in a folder of its own: a
+worker that was only thought dead does not write into its successor's film.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from typing import Any, cast
 
 from cinecanvas.errors import BadMedia, BadRequest, BadWeights, CannotWrite, CinecanvasError, Unsupported
 from cinecanvas.generate import Done, Event, Note, Phase, Planned, Preview, Step, Watch, generate, live_name
-from cinecanvas.jobs.database import Database
+from cinecanvas.jobs.database import Database, NoDatabase
 from cinecanvas.jobs.engine import Engine, Facts
 from cinecanvas.jobs.job import LATE, Job, Outcome, State, Trouble, foretold
 from cinecanvas.jobs.order import Source, kept, order_of
-from cinecanvas.jobs.queue import LEASE, Claim, Queue, Word
+from cinecanvas.jobs.queue import LEASE, MOST_DEATHS, Claim, NoJob, Queue, Word
 from cinecanvas.logs import log_to_stderr
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.fetch import Web, fetch
@@ -38,7 +39,7 @@ from cinecanvas.request import STILL, Media
 from cinecanvas.settings import Settings, settings
 
 LOG = logging.getLogger("cinecanvas.worker")
-BEAT = LEASE / 5  # s
+BEAT = 0.2  # of a lease, between two signs of life
 IDLE = 0.2  # s between two looks at the queue
 SWEEP = 60.0  # s between two looks at what has expired
 PREVIEWS = 1.0  # s, the fewest between two
@@ -53,6 +54,9 @@ _CODES: Mapping[type[CinecanvasError], str] = {
 }
 
 
+_FAILED = Trouble(code="internal", message="The worker's engine failed.", passing=True)
+
+
 class Left(BaseException):
     """The job is another's now, or will be: nothing more is said about it here."""
 
@@ -60,12 +64,13 @@ class Left(BaseException):
 @dataclass(frozen=True)
 class Hand:
     """A claimed job in the hands of a worker; `stop`: its asker wants it no more, `late`: its deadline is over,
-    `lost`: it is another's."""
+    `lost`: it is another's, `settled`: its end is being written down, or is."""
 
     claim: Claim
     stop: threading.Event = field(default_factory=threading.Event)
     late: threading.Event = field(default_factory=threading.Event)
     lost: threading.Event = field(default_factory=threading.Event)
+    settled: threading.Event = field(default_factory=threading.Event)
 
     def heed(self, word: Word) -> None:
         if word != "go on":
@@ -87,97 +92,136 @@ class Worker:
         web: Web = Web(),
         name: str = "",
     ) -> None:
-        self.id = name or f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.id = f"{(name or socket.gethostname())[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._queue, self._store, self._where, self._web = queue, store, where, web
         self._models, self._loader, self._concurrency = tuple(models), loader, concurrency
         self._warden = Warden(store)
         self._hands: dict[str, Hand] = {}
-        self._leaving = threading.Event()
-        self._engine = Engine(queue.database, self.id, make=self._make, settle=self._settle, concurrency=concurrency)
+        self._leaving, self._gone, self._claiming = threading.Event(), threading.Event(), threading.Lock()
+        self._engine = Engine(queue.database, self.id, make=self._make, settle=self._settle)
 
     def run(self) -> None:
         """Work until told to leave; then the jobs are queued again, and the process may end."""
         LOG.info("worker %s begins", self.id)
         self._queue.beat(self.id, models=self._models)
-        threads = [threading.Thread(target=self._beats, daemon=True)]
-        threads += [threading.Thread(target=self._works, daemon=True) for _ in range(self._concurrency)]
-        for thread in threads:
+        beats = threading.Thread(target=self._beats, daemon=True)
+        for thread in (beats, *(threading.Thread(target=self._works, daemon=True) for _ in range(self._concurrency))):
             thread.start()
         swept = 0.0
-        while not self._leaving.wait(IDLE):
+        while not self._leaving.is_set():  # no wait(): within it a signal's handler could not set
+            time.sleep(IDLE)
             if time.monotonic() - swept > SWEEP:
                 swept = time.monotonic()
                 self._sweep()
-        until = time.monotonic() + LEASE
+        until = time.monotonic() + self._queue.lease
+        if self._claiming.acquire(timeout=self._queue.lease):  # what is just being claimed is in hand, or stays there
+            self._claiming.release()
         while self._hands and time.monotonic() < until:  # they keep what they have and stop within a network call
             time.sleep(0.02)
-        with suppress(CinecanvasError):
-            self._queue.release(self.id, lost=False)
+        self._gone.set()
+        beats.join(1.0)
+        self._release()
         LOG.info("worker %s ends", self.id)
 
     def leave(self) -> None:
         """End soon: what is on its way is kept in the store, and queued again."""
         self._leaving.set()
 
+    def _release(self) -> None:
+        with suppress(CinecanvasError):
+            self._queue.release(self.id, lost=False)
+
+    def _lost(self) -> None:
+        """The end of this process, at once; its other jobs, if they are still its own, are queued again."""
+        LOG.error("worker %s was silent for too long and lost a job", self.id)
+        giving = threading.Thread(target=self._release, daemon=True)
+        giving.start()
+        giving.join(1.0)
+        os._exit(3)
+
     # The threads
 
     def _works(self) -> None:
         while not self._leaving.is_set():
             try:
-                claim = self._queue.claim(self.id, models=self._models)
-            except CinecanvasError as error:
+                hand = self._next()
+                if hand is None:
+                    time.sleep(IDLE)
+                    continue
+            except Exception as error:
                 LOG.warning("no job could be claimed: %s", error)
                 time.sleep(1.0)
                 continue
-            if claim is None:
-                time.sleep(IDLE)
-                continue
-            LOG.info("job %s claimed, the %d. time", claim.job.id, claim.fence)
-            hand = self._hands[claim.job.id] = Hand(claim)
+            job, fence = hand.claim.job.id, hand.claim.fence
+            LOG.info("job %s claimed, the %d. time", job, fence)
             try:
-                self._engine.run(_name(claim.job))
-            except Exception:  # of the engine: the job is claimed anew when the lease is over
-                LOG.exception("job %s was left by the engine", claim.job.id)
-            finally:
-                self._hands.pop(claim.job.id, None)
+                self._engine.run(job, fence)
+                if hand.settled.is_set() and not hand.lost.is_set():
+                    self._engine.forget(job)
+            except Exception:  # of the engine; what it cannot say the lease says, when it is over
+                LOG.exception("job %s was left by the engine", job)
+                with suppress(CinecanvasError):
+                    hand.heed(self._queue.again(hand.claim, _FAILED, after=_BACKOFF * 3**hand.claim.job.tries))
+            self._hands.pop(job, None)
             if hand.lost.is_set():
-                LOG.error("worker %s was silent for too long and lost its jobs", self.id)
-                os._exit(3)
+                self._lost()
+
+    def _next(self) -> Hand | None:
+        """A job in hand before anybody can ask what is in hand."""
+        with self._claiming:
+            claim = None if self._leaving.is_set() else self._queue.claim(self.id, models=self._models)
+            if claim is None:
+                return None
+            hand = self._hands[claim.job.id] = Hand(claim)
+            return hand
 
     def _beats(self) -> None:
-        while not self._leaving.is_set():
+        while not self._gone.wait(BEAT * self._queue.lease):
+            hands = list(self._hands.items())
             try:
-                words = self._queue.beat(self.id, models=self._models)
-                for job, hand in list(self._hands.items()):
-                    hand.heed(words.get(job, "go on"))
-            except CinecanvasError as error:
+                words = self._queue.beat(self.id, claims=[hand.claim for _, hand in hands], models=self._models)
+            except Exception as error:
                 LOG.warning("no sign of life could be given: %s", error)
-            self._leaving.wait(BEAT)
+                continue
+            for job, hand in hands:
+                if not hand.settled.is_set():  # else its last word says more
+                    hand.heed(words[job])
+                    if words[job] == "lost":
+                        self._lost()
 
     def _sweep(self) -> None:
         try:
-            for digest in self._queue.sweep():
-                self._store.delete(digest)
+            self._queue.sweep(self._store.delete)
             self._store.tidy()
+            for name in self._engine.names() - self._hands.keys():
+                if self._ended(name):
+                    self._engine.forget(name)
             for folder in _folder(self._where).iterdir():
-                if folder.name not in self._hands and time.time() - folder.stat().st_mtime > 60 * LEASE:
+                name = folder.name.partition(".")[0]
+                if name not in self._hands and self._ended(name):
                     shutil.rmtree(folder, ignore_errors=True)
-        except (CinecanvasError, OSError) as error:
+        except Exception as error:
             LOG.warning("nothing was swept: %s", type(error).__name__)
+
+    def _ended(self, job: str) -> bool:
+        try:
+            return self._queue.get(job).ended
+        except NoJob:
+            return True
 
     # The steps of a job
 
-    def _make(self, name: str) -> Facts:
-        """All of the work: the job's end as plain facts."""
-        hand = self._hands[name.partition(".")[0]]
+    def _make(self, name: str, before: Facts | None) -> Facts:
+        """All of the work: the job's end as plain facts. A film that an earlier claim finished is not made again."""
+        hand = self._hands[name]
         job = hand.claim.job
         try:
-            return {"state": "succeeded", "outcome": self._film(hand).model_dump(mode="json")}
+            outcome = self._left(hand, before) or self._film(hand)
+            return {"state": "succeeded", "outcome": outcome.model_dump(mode="json")}
         except Left:
-            if not hand.lost.is_set():
-                self._hands.pop(job.id, None)
-            else:
-                os._exit(3)
+            if hand.lost.is_set():
+                self._lost()
+            self._hands.pop(job.id, None)
             threading.Event().wait()  # what this process would say now, another is to say: it is about to end
             raise
         except Stopped:
@@ -195,30 +239,42 @@ class Worker:
 
     def _settle(self, name: str, made: Facts) -> None:
         """The end of the work, in the queue."""
-        hand = self._hands[name.partition(".")[0]]
+        hand = self._hands[name]
         error = Trouble.model_validate(made["error"]) if made.get("error") else None
         outcome = Outcome.model_validate(made["outcome"]) if made.get("outcome") else None
-        while True:
-            try:
-                if made["state"] == "again":
-                    assert error is not None
-                    after = _BACKOFF * 3**hand.claim.job.tries
-                    word = self._queue.again(hand.claim, error, after=after)
-                else:
-                    word = self._queue.finish(hand.claim, cast(State, made["state"]), outcome=outcome, error=error)
-                break
-            except CinecanvasError as failed:  # what is made is not lost for a database that is away for a while
-                LOG.warning("job %s cannot be settled: %s", hand.claim.job.id, failed)
-                time.sleep(1.0)
-        hand.heed(word)
-        shutil.rmtree(_folder(self._where) / hand.claim.job.id, ignore_errors=True)
+        hand.settled.set()
+
+        def say() -> Word:
+            if made["state"] == "again":
+                assert error is not None
+                return self._queue.again(hand.claim, error, after=_BACKOFF * 3**hand.claim.job.tries)
+            return self._queue.finish(hand.claim, cast(State, made["state"]), outcome=outcome, error=error)
+
+        hand.heed(_lasting(say))  # what is made is not lost for a database that is away for a while
+        for folder in _folders(self._where, hand.claim.job):
+            shutil.rmtree(folder, ignore_errors=True)
         LOG.info("job %s %s", hand.claim.job.id, made["state"])
+
+    def _left(self, hand: Hand, before: Facts | None) -> Outcome | None:
+        """What an earlier claim finished, if it is all in the store: nothing else that it came to is this one's."""
+        if before is None or before["state"] != "succeeded":
+            return None
+        outcome = Outcome.model_validate(before["outcome"])
+        return outcome if self._keeps(hand, outcome) else None
+
+    def _keeps(self, hand: Hand, outcome: Outcome) -> bool:
+        """Whether the assets are there, once it is known that this job needs them: before, a sweep may take them."""
+        digests = [asset.digest for asset in outcome.assets]
+        self._say(hand, "made", {"assets": digests}, holds=digests)
+        return all(self._store.has(digest) for digest in digests)
 
     def _film(self, hand: Hand) -> Outcome:
         job = hand.claim.job
         asked, found = self._found(hand)
         request = order_of(asked).request(found)
-        folder = _folder(self._where) / job.id
+        for folder in _folders(self._where, job):  # of workers that were killed
+            shutil.rmtree(folder, ignore_errors=True)
+        folder = _own(self._where, job)
         folder.mkdir(parents=True, exist_ok=True)
         still = request.seconds == STILL and job.kind == "video"  # what was laid turned out to be a picture
         out = folder / ("film.png" if still else f"film.{job.suffix}")
@@ -234,8 +290,11 @@ class Worker:
         with closing(cast(Any, events)):
             for event in events:
                 if isinstance(event, Done):
-                    return _outcome(event)
-                self._tell(hand, event, folder)
+                    outcome = _outcome(event)
+                    if not self._keeps(hand, outcome):  # a sweep took what was there from earlier
+                        raise CannotWrite("The film went out of the store", do="Ask again")
+                    return outcome
+                self._tell(hand, event, folder, count=request.count)
         raise AssertionError("generate() ended without Done")
 
     def _found(self, hand: Hand) -> tuple[dict[str, Any], dict[Source, Media]]:
@@ -261,14 +320,15 @@ class Worker:
     def _looked_at(self, store: Store, file: Path) -> Asset:
         return self._warden.take(file, name=file.name)
 
-    def _tell(self, hand: Hand, event: Event, folder: Path) -> None:
+    def _tell(self, hand: Hand, event: Event, folder: Path, *, count: int) -> None:
         """What generate() says, for those who wait."""
         if isinstance(event, Planned):
-            self._say(hand, "planned", {"seconds": event.plan.seconds}, foretold=foretold(event.plan).model_dump())
+            told = foretold(event.plan)
+            price = hand.claim.job.price.credits(told.work)
+            self._say(hand, "planned", {"seconds": told.seconds}, foretold=told.model_dump(), credits=price)
         elif isinstance(event, Phase):
             self._say(hand, "phase", {"name": event.name, "video": event.video}, phase=event.name)
         elif isinstance(event, Step):
-            count = max(1, hand.claim.job.foretold.count)
             done, of = event.video * event.of + event.done, event.of * count
             data = {"step": done, "of": of, "eta": round(event.eta, 3)}
             self._say(hand, "step", data, step=done, steps=of, eta=event.eta)
@@ -281,9 +341,17 @@ class Worker:
             self._say(hand, "preview", {})
 
     def _say(self, hand: Hand, kind: str, data: Mapping[str, Any], *, holds: Sequence[str] = (), **values: Any) -> None:
-        """One word to the queue; its answer may be the end of the job here."""
-        if not hand.lost.is_set():
-            hand.heed(self._queue.tell(hand.claim, kind, data, holds=holds, **values))
+        """One word to the queue; its answer may be the end of the job here. While the database is away a job goes on:
+        how far it is can be told later, only what it needs must be known."""
+
+        def say() -> Word:
+            return self._queue.tell(hand.claim, kind, data, holds=holds, **values)
+
+        if not hand.lost.is_set() and not self._leaving.is_set():
+            try:
+                hand.heed(_lasting(say, until=self._leaving) if holds else say())
+            except NoDatabase as error:
+                LOG.warning("job %s goes on untold: %s", hand.claim.job.id, error)
         if hand.lost.is_set() or self._leaving.is_set():
             raise Left
         if hand.stop.is_set():
@@ -302,23 +370,40 @@ class TooLate(Exception):
 
 def watched_file(where: Settings, job: Job) -> Path:
     """Where a film can be watched while it is made, on the machine of its worker."""
-    return live_name(str(_folder(where) / job.id / f"film.{job.suffix}"))
+    return live_name(str(_own(where, job) / f"film.{job.suffix}"))
 
 
-def preview_file(where: Settings, job: str) -> Path:
+def preview_file(where: Settings, job: Job) -> Path:
     """The latest glimpse of a job, likewise."""
-    return _folder(where) / job / "preview.png"
+    return _own(where, job) / "preview.png"
+
+
+def _own(where: Settings, job: Job) -> Path:
+    """Where the claim of a job writes."""
+    return _folder(where) / f"{job.id}.{job.fence}"
+
+
+def _folders(where: Settings, job: Job) -> list[Path]:
+    """What all claims of a job have left."""
+    return list(_folder(where).glob(f"{job.id}.*"))
+
+
+def _lasting(say: Callable[[], Word], *, until: threading.Event | None = None) -> Word:
+    """A word that must arrive, however long the database is away."""
+    while True:
+        try:
+            return say()
+        except NoDatabase as error:
+            LOG.warning("a word waits: %s", error)
+            if until is not None and until.is_set():
+                return "go on"
+            time.sleep(1.0)
 
 
 def _folder(where: Settings) -> Path:
     folder = where.data / "work"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _name(job: Job) -> str:
-    """What the engine calls a try of a job."""
-    return f"{job.id}.{job.tries}"
 
 
 def _outcome(done: Done) -> Outcome:
@@ -345,12 +430,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", default=str(here.store))
     parser.add_argument("--models", default="", help="names with commas; all if left out")
     parser.add_argument("--concurrency", type=int, default=1)
+    parser.add_argument("--lease", type=float, default=LEASE, help="s of silence, and its jobs are another's")
+    parser.add_argument("--deaths", type=int, default=MOST_DEATHS, help="workers that one job may take with it")
     parser.add_argument("--name", default="")
     parser.add_argument("--attached", action="store_true", help="leave when stdin is closed")
     parser.add_argument("--logs", choices=("text", "json"), default="text")
     asked = parser.parse_args(argv)
     log_to_stderr(asked.logs)
-    queue = Queue(Database.at(asked.database))
+    queue = Queue(Database.at(asked.database), asked.lease, asked.deaths)
+    try:
+        queue.database.migrate()
+    except NoDatabase as error:
+        sys.exit(str(error))
     worker = Worker(
         queue,
         Store.at(asked.store),

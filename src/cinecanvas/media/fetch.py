@@ -12,7 +12,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +93,16 @@ def check_url(url: str, *, web: Web = Web()) -> None:
     """Refuse at once what `fetch` would refuse without asking anybody."""
     place = _place(url)
     if _is_number(place.host) and not web.allowed(place.host):
-        raise BadRequest(f"{place.host} is not on the public internet", "Only public addresses are opened", _INSTEAD)
+        raise _not_public(place.host)
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str], *, web: Web = Web()) -> int:
+    """Send a body to an http(s) URL and return the status that is answered; no redirect is followed.
+
+    The bytes of the answer are not read. A whole `Web.seconds` may pass, so give a Web with few.
+    """
+    with _answer(_place(url), web, time.monotonic() + web.seconds, body=body, headers=headers) as (status, _, _):
+        return status
 
 
 class _Place(NamedTuple):
@@ -176,8 +185,13 @@ def _bounded(host: str, pieces: Iterator[bytes], *, most: int) -> Iterator[bytes
 
 
 @contextmanager
-def _answer(place: _Place, web: Web, until: float) -> Iterator[tuple[int, dict[str, str], Iterator[bytes]]]:
-    """Status, headers and body of one GET; no cookie, no credential and no proxy of this machine takes part in it."""
+def _answer(
+    place: _Place, web: Web, until: float, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, dict[str, str], Iterator[bytes]]]:
+    """Status, headers and body of what one GET, or a POST of a body, is answered.
+
+    No cookie, no credential and no proxy of this machine takes part in it.
+    """
     try:
         import httpcore
     except ImportError:
@@ -189,13 +203,15 @@ def _answer(place: _Place, web: Web, until: float) -> Iterator[tuple[int, dict[s
         "Accept-Encoding": "identity",
         "User-Agent": f"cinecanvas/{__version__}",
     }
+    asked.update(headers or {})
+    method = "GET" if body is None else "POST"
     origin = httpcore.Origin(place.scheme.encode(), place.host.encode(), place.port)
     url = httpcore.URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=place.target.encode())
     try:
         line = _Line(_dialled(place, web, until), until, place.host)
         with (
             closing(httpcore.HTTP11Connection(origin, line)) as connection,  # type: ignore[arg-type]
-            connection.stream("GET", url, headers=asked) as reply,
+            connection.stream(method, url, headers=asked, content=body) as reply,
         ):
             known = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in reply.headers}
             yield reply.status, known, reply.iter_stream()
@@ -216,7 +232,7 @@ def _dialled(place: _Place, web: Web, until: float) -> Any:
     except OSError:
         raise BadMedia(f"No host {place.host} is known", do="Check the URL") from None
     if not found or not all(web.allowed(address) for address in found):
-        raise BadRequest(f"{place.host} is not on the public internet", "Only public addresses are opened", _INSTEAD)
+        raise _not_public(place.host)
     for address in found:
         try:
             wait = min(_CONNECT, _left(until, place.host))
@@ -256,6 +272,10 @@ def _left(until: float, host: str) -> float:
     if left <= 0:
         raise _too_slow(host)
     return left
+
+
+def _not_public(host: str) -> BadRequest:
+    return BadRequest(f"{host} is not on the public internet", "Only public addresses are opened", _INSTEAD)
 
 
 def _too_slow(host: str) -> BadMedia:

