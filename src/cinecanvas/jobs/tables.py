@@ -158,9 +158,8 @@ endpoints = Table(
     Column("old_secret", String(100), nullable=False, default=""),  # "": none
     Column("old_until", Double, nullable=False, default=0.0),
     Column("events", JSON, nullable=False),  # in the dialect's own words
-    Column(
-        "states", JSON, nullable=False, default=["succeeded", "failed", "cancelled"]
-    ),  # which states of a job it is told of
+    # which states of a job it is told of
+    Column("states", JSON, nullable=False, default=["succeeded", "failed", "cancelled"]),
     Column("enabled", Boolean, nullable=False),
     _time("created"),
 )
