@@ -8,6 +8,7 @@ worker that was only thought dead does not write into its successor's film.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -43,6 +44,7 @@ BEAT = 0.2  # of a lease, between two signs of life
 IDLE = 0.2  # s between two looks at the queue
 SWEEP = 60.0  # s between two looks at what has expired
 PREVIEWS = 1.0  # s, the fewest between two
+WATCHES = 0.5  # s, likewise: a decoder says after each frame how much can be watched
 _BACKOFF = 5.0  # s before a second try, three times as long before each one after it
 _CODES: Mapping[type[CinecanvasError], str] = {
     BadRequest: "bad_request",
@@ -60,6 +62,18 @@ class Left(BaseException):
     """The job is another's now, or will be: nothing more is said about it here."""
 
 
+class Pace:
+    """Whether it is time again, at most once in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._last = seconds, -math.inf
+
+    def due(self) -> bool:
+        if due := time.monotonic() - self._last >= self._seconds:
+            self._last = time.monotonic()
+        return due
+
+
 @dataclass(frozen=True)
 class Hand:
     """A claimed job in the hands of a worker; `stop`: its asker wants it no more, `late`: its deadline is over,
@@ -70,6 +84,7 @@ class Hand:
     late: threading.Event = field(default_factory=threading.Event)
     lost: threading.Event = field(default_factory=threading.Event)
     settled: threading.Event = field(default_factory=threading.Event)
+    watches: Pace = field(default_factory=lambda: Pace(WATCHES))
 
     def heed(self, word: Word) -> None:
         if word != "go on":
@@ -326,7 +341,7 @@ class Worker:
             self._say(hand, "step", data, step=done, steps=of, eta=event.eta)
         elif isinstance(event, Note):
             self._say(hand, "note", {"text": event.text})
-        elif isinstance(event, Watch):
+        elif isinstance(event, Watch) and hand.watches.due():
             self._say(hand, "watch", {"seconds": event.seconds}, watchable=event.seconds)
         elif isinstance(event, Preview):
             _show(event, folder)
@@ -440,7 +455,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--deaths", type=int, default=MOST_DEATHS, help="workers that one job may take with it")
     parser.add_argument("--name", default="")
     asked = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("cinecanvas").setLevel(logging.INFO)
     queue = Queue(Database.at(asked.database), asked.lease, asked.deaths)
     try:
         queue.database.migrate()
