@@ -18,6 +18,7 @@ from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.order import Order
 from cinecanvas.jobs.queue import Queue
 from cinecanvas.media.assets import Store
+from cinecanvas.media.intake import describe
 from cinecanvas.settings import settings
 
 PATIENCE = 60.0  # s, for anything that is to happen
@@ -93,14 +94,13 @@ def until(true: Callable[[], object], *, patience: float = PATIENCE) -> None:
         time.sleep(0.01)
 
 
-def unbroken(order: Order, store: Store, *, suffix: str = "mp4") -> list[str]:
+def unbroken(order: Order, store: Store, *, suffix: str = "mp4", into: Store | None = None) -> list[str]:
     """The digests of what plain generate() makes of an order, in a store of its own; clips come from `store`."""
     with tempfile.TemporaryDirectory() as name:
-        own = Store.at(Path(name, "store"))
-        found = {}
+        own = into or Store.at(Path(name, "store"))
         for source in order.sources():
-            assert source.asset is not None
-            found[source] = own.put(store.path(source.asset), "image/png")
+            own.put(store.path(str(source.asset)), "image/png")
+        found = {source: describe(own, str(source.asset)) for source in order.sources()}
         events = generate(
             order.request(found),
             out=Path(name, f"film.{suffix}"),

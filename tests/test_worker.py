@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +49,14 @@ def small(tmp_path: Path) -> Iterator[Crew]:
         yield crew
 
 
+@pytest.fixture
+def server(tmp_path: Path, postgresql: Postgres) -> Iterator[Crew]:
+    """One with a server."""
+    with Crew(tmp_path / "home", postgresql.url(postgresql.database()), lease=3.0) as crew:
+        crew.queue.database.migrate()
+        yield crew
+
+
 def asked(crew: Crew, order: Order, **given: Any) -> Job:
     return crew.queue.submit(order, **{"model": getattr(order, "model", None) or "diorama", **given})
 
@@ -85,21 +95,21 @@ def test_a_film_that_was_killed_and_taken_over_is_the_film_of_an_unbroken_run(cr
     assert crew.work_left() == []
 
 
-def test_a_worker_that_stood_still_for_longer_than_its_lease_ends_when_it_wakes(crew: Crew) -> None:
-    first = crew.worker()
-    job = asked(crew, LONG)
-    crew.at_step(job.id, 3)
+def test_a_worker_that_stood_still_for_longer_than_its_lease_ends_when_it_wakes(server: Crew) -> None:
+    first = server.worker()
+    job = asked(server, LONG)
+    server.at_step(job.id, 3)
     os.kill(first.pid, signal.SIGSTOP)
-    second = crew.worker()
-    crew.at_step(job.id, 1, fence=2)
+    second = server.worker()
+    server.at_step(job.id, 1, fence=2)
     os.kill(first.pid, signal.SIGCONT)
     assert first.wait(30) == 3
-    done = crew.ended(job.id)
+    done = server.ended(job.id)
     assert (done.state, done.fence, done.deaths) == ("succeeded", 2, 1)
-    assert digests(done) == whole(crew, LONG)
-    assert [event.kind for event in crew.queue.events(job.id, limit=9999)].count("succeeded") == 1
+    assert digests(done) == whole(server, LONG)
+    assert [event.kind for event in server.queue.events(job.id, limit=9999)].count("succeeded") == 1
     assert second.poll() is None
-    until(lambda: crew.work_left() == [])
+    until(lambda: server.work_left() == [])
 
 
 def test_a_worker_that_is_asked_to_end_keeps_what_it_has_and_another_goes_on(small: Crew) -> None:
@@ -148,20 +158,17 @@ def test_two_workers_share_the_work_stop_when_asked_and_refuse_in_a_line(small: 
     assert small.work_left() == []
 
 
-def test_a_database_that_goes_away_for_a_while_costs_no_job_and_no_try(tmp_path: Path, postgresql: Postgres) -> None:
-    url = postgresql.url(postgresql.database())
-    with Crew(tmp_path / "home", url, lease=3.0) as crew:
-        crew.queue.database.migrate()
-        worker = crew.worker()
-        job = asked(crew, LONG)
-        crew.at_step(job.id, 3)
-        postgresql.stop()
-        time.sleep(0.5)
-        postgresql.start()
-        done = crew.ended(job.id)
-        assert (done.state, done.tries) == ("succeeded", 0)
-        assert digests(done) == whole(crew, LONG)
-        assert worker.poll() is None or done.fence > 1
+def test_a_database_that_goes_away_for_a_while_costs_no_job_and_no_try(server: Crew, postgresql: Postgres) -> None:
+    worker = server.worker()
+    job = asked(server, LONG)
+    server.at_step(job.id, 3)
+    postgresql.stop()
+    time.sleep(0.5)
+    postgresql.start()
+    done = server.ended(job.id)
+    assert (done.state, done.tries) == ("succeeded", 0)
+    assert digests(done) == whole(server, LONG)
+    assert worker.poll() is None or done.fence > 1
 
 
 def test_what_an_earlier_claim_made_is_handed_to_the_next_one_and_forgotten_in_the_end(database: Database) -> None:
@@ -187,6 +194,19 @@ def test_what_an_earlier_claim_made_is_handed_to_the_next_one_and_forgotten_in_t
     engine.forget("job")
     assert engine.names() == set()
     engine.close()
+
+
+def test_no_job_is_lost_or_doubled_by_a_few_kills() -> None:
+    script = Path(__file__).parent / "chaos" / "kills.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--kills", "4", "--kinds", "3", "--seed", "94", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["blows"] == {"stop": 1, "kill": 4, "ask": 1} and facts["jobs"] >= 6 and facts["wrong"] == {}
 
 
 def test_a_worker_without_a_database_says_so_in_a_line(tmp_path: Path) -> None:

@@ -405,8 +405,9 @@ def _own(where: Settings, job: Job) -> Path:
 
 
 def _folders(where: Settings, job: Job) -> list[Path]:
-    """What all claims of a job have left."""
-    return list(_folder(where).glob(f"{job.id}.*"))
+    """What this claim of a job and those before it have left; one that came after is at work."""
+    found = _folder(where).glob(f"{job.id}.*")
+    return [folder for folder in found if int(folder.suffix.removeprefix(".")) <= job.fence]
 
 
 def _lasting(say: Callable[[], Word], *, until: threading.Event | None = None) -> Word:
