@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ from cinecanvas.jobs.database import Database
 from cinecanvas.jobs.engine import Engine, Facts
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.order import Order, order
+from cinecanvas.jobs.queue import Queue
+from cinecanvas.jobs.worker import left_folders, watched_file
+from cinecanvas.settings import settings
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -214,3 +218,17 @@ def test_a_worker_without_a_database_says_so_in_a_line(tmp_path: Path) -> None:
     done = subprocess.run(crew.command(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "cannot be used" in done.stderr and "secret" not in done.stderr
+
+
+def test_a_claim_clears_up_after_itself_and_those_before_it_but_not_after_its_successor(tmp_path: Path) -> None:
+    where = settings({"CINECANVAS_HOME": str(tmp_path)})
+    with closing(Database.at(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as database:
+        database.migrate()
+        queue = Queue(database, lease=-1.0)  # over as soon as it begins
+        queue.submit(SHORT, model="toy")
+        claims = [claim for claim in (queue.claim("w") for _ in range(3)) if claim]
+    files = [watched_file(where, claim.job) for claim in claims]
+    for file in files:
+        file.parent.mkdir(parents=True)
+    assert len(set(files)) == 3
+    assert sorted(left_folders(where, claims[1].job)) == [file.parent for file in files[:2]]

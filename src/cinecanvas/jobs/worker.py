@@ -264,7 +264,7 @@ class Worker:
             return self._queue.finish(hand.claim, cast(State, made["state"]), outcome=outcome, error=error)
 
         hand.heed(_lasting(say))  # what is made is not lost for a database that is away for a while
-        for folder in _folders(self._where, hand.claim.job):
+        for folder in left_folders(self._where, hand.claim.job):
             shutil.rmtree(folder, ignore_errors=True)
         LOG.info("job %s %s", hand.claim.job.id, made["state"])
 
@@ -285,7 +285,7 @@ class Worker:
         job = hand.claim.job
         asked, found = self._found(hand)
         request = order_of(asked).request(found)
-        for folder in _folders(self._where, job):  # of workers that were killed
+        for folder in left_folders(self._where, job):  # of workers that were killed
             shutil.rmtree(folder, ignore_errors=True)
         folder = _own(self._where, job)
         folder.mkdir(parents=True, exist_ok=True)
@@ -404,7 +404,7 @@ def _own(where: Settings, job: Job) -> Path:
     return _folder(where) / f"{job.id}.{job.fence}"
 
 
-def _folders(where: Settings, job: Job) -> list[Path]:
+def left_folders(where: Settings, job: Job) -> list[Path]:
     """What this claim of a job and those before it have left; one that came after is at work."""
     found = _folder(where).glob(f"{job.id}.*")
     return [folder for folder in found if int(folder.suffix.removeprefix(".")) <= job.fence]
