@@ -36,12 +36,12 @@ class Postgres:
     def url(self, name: str) -> str:
         return f"postgresql://postgres@/{name}?host={self._folder}"
 
-    def database(self, *, template: str = "template1") -> str:
+    def database(self) -> str:
         """The name of a new one."""
         name = f"d{uuid.uuid4().hex}"
         engine = sa.create_engine(self.url("postgres").replace("://", "+psycopg://"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
         engine.dispose()
         return name
 
