@@ -119,7 +119,7 @@ class Run:
     """Victims, jobs and blows."""
 
     def __init__(self, crew: Crew, seed: int, *, workers: int) -> None:
-        self.crew, self.chance = crew, random.Random(seed)
+        self.crew, self.chance, self.order = crew, random.Random(seed), random.Random(seed)  # of moments, of blows
         self.victims = [Victim(f"worker {number}", crew.begin) for number in range(workers)]
         self.blows: Counter[str] = Counter()
         self.where: Counter[str] = Counter()
@@ -147,7 +147,7 @@ class Run:
         at_work = [one for one in self.victims if one.process and str(one.process.pid) in works]
         idle = not at_work or self.chance.random() < 0.2  # now and then one that starts, or looks for work
         process = (victim := self.chance.choice(self.victims if idle else at_work)).alive()
-        what = self.chance.choices(["kill", "stop", "ask"], [0.8, 0.12, 0.08])[0]
+        what = self.order.choices(["kill", "stop", "ask"], [0.8, 0.12, 0.08])[0]
         busy = works.get(str(process.pid))
         self.where[(busy.phase or "just claimed") if busy else "start or idle"] += what == "kill"
         if what == "stop":
