@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -24,22 +26,43 @@ class NoPostgres(Exception):
 
 
 class Postgres:
-    """A server that runs: databases to order."""
+    """A server: databases to order."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, home: Path, folder: Path, options: Sequence[str]) -> None:
+        self._folder, self._log = folder, folder / "log.txt"
+        self._command = [home / "postgres", "-D", folder / "data", *options]
+        self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, name: str) -> str:
-        return f"postgresql://postgres@/{name}?host={self._socket}"
+        return f"postgresql://postgres@/{name}?host={self._folder}"
 
-    def database(self, *, template: str = "template1") -> str:
+    def database(self) -> str:
         """The name of a new one."""
         name = f"d{uuid.uuid4().hex}"
         engine = sa.create_engine(self.url("postgres").replace("://", "+psycopg://"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
         engine.dispose()
         return name
+
+    def start(self) -> None:
+        with self._log.open("w") as stream:
+            self._process = subprocess.Popen(self._command, cwd="/", stdout=stream, stderr=stream, **_user())
+        until = time.monotonic() + 60
+        while "ready to accept connections" not in self._log.read_text():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise NoPostgres(f"postgres did not start: {self._log.read_text()[-500:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """At once: whoever is connected is cut off."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(30)
+
+
+def _user() -> dict[str, Any]:
+    return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
 def programs() -> Path:
@@ -59,33 +82,21 @@ def programs() -> Path:
 @contextmanager
 def server(*, durable: bool = False) -> Iterator[Postgres]:
     """One that listens to nobody but this machine; durable: what it commits is on disk."""
-    home = programs()
-    user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    folder = Path(tempfile.mkdtemp(prefix="cine-postgres-"))
-    data, log = folder / "data", folder / "log.txt"
-    if user:
+    home, folder = programs(), Path(tempfile.mkdtemp(prefix="cine-postgres-"))
+    if os.geteuid() == 0:
         os.chown(folder, _NOBODY, _NOBODY)
-    process = None
+    told = ("listen_addresses=", f"unix_socket_directories={folder}", "max_connections=200")
+    options = [word for one in (*told, *(() if durable else _FAST)) for word in ("-c", one)]
+    running = Postgres(home, folder, options)
+    make = [home / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
     try:
-        make = [home / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-        made = subprocess.run(make, cwd="/", capture_output=True, text=True, **user)  # type: ignore[call-overload]
+        made = subprocess.run(make, cwd="/", capture_output=True, text=True, **_user())
         if made.returncode:
             raise NoPostgres(f"initdb failed: {made.stderr.strip()[-500:]}")
-        told = ("listen_addresses=", f"unix_socket_directories={folder}", "max_connections=200")
-        options = [word for one in (*told, *(() if durable else _FAST)) for word in ("-c", one)]
-        with log.open("w") as stream:
-            start = [home / "postgres", "-D", data, *options]
-            process = subprocess.Popen(start, cwd="/", stdout=stream, stderr=stream, **user)  # type: ignore[call-overload]
-        until = time.monotonic() + 60
-        while "ready to accept connections" not in log.read_text():
-            if process.poll() is not None or time.monotonic() > until:
-                raise NoPostgres(f"postgres did not start: {log.read_text()[-500:]}")
-            time.sleep(0.05)
-        yield Postgres(folder)
+        running.start()
+        yield running
     except PermissionError as error:
         raise NoPostgres(f"its programs or folder cannot be used by another user than root: {error}") from error
     finally:
-        if process is not None and process.poll() is None:
-            process.send_signal(3)  # at once, without farewell
-            process.wait(30)
+        running.stop()
         shutil.rmtree(folder, ignore_errors=True)

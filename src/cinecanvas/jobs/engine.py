@@ -50,7 +50,7 @@ class Engine:
                 "application_version": _STEPS,
                 "serializer": cast(Any, _Plain()),
                 "log_level": "ERROR",
-                "notification_listener_polling_interval_sec": 5.0,
+                "notification_listener_polling_interval_sec": 1.0,
             }
         )
 
@@ -86,6 +86,9 @@ class Engine:
         if runs := [one.workflow_id for one in self._runs(f"{name}.")]:
             self._dbos.delete_workflows(runs)
 
+    def close(self) -> None:
+        self._dbos.destroy()
+
     def _made(self, name: str) -> Facts | None:
         """What the last earlier run that came so far has made."""
         for one in self._runs(f"{name}."):
@@ -118,7 +121,7 @@ class _Plain:
     """JSON instead of pickles: who can write into the database cannot run code in a worker."""
 
     def serialize(self, data: Any) -> str:
-        return json.dumps(data, separators=(",", ":"))
+        return json.dumps(data, separators=(",", ":"), default=repr)  # an error is kept as its words
 
     def deserialize(self, text: str) -> Any:
         return json.loads(text)

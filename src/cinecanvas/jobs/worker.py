@@ -8,6 +8,7 @@ worker that was only thought dead does not write into its successor's film.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -43,6 +44,7 @@ BEAT = 0.2  # of a lease, between two signs of life
 IDLE = 0.2  # s between two looks at the queue
 SWEEP = 60.0  # s between two looks at what has expired
 PREVIEWS = 1.0  # s, the fewest between two
+WATCHES = 0.5  # s, likewise: a decoder says after each frame how much can be watched
 _BACKOFF = 5.0  # s before a second try, three times as long before each one after it
 _CODES: Mapping[type[CinecanvasError], str] = {
     BadRequest: "bad_request",
@@ -61,6 +63,18 @@ class Left(BaseException):
     """The job is another's now, or will be: nothing more is said about it here."""
 
 
+class Pace:
+    """Whether it is time again, at most once in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._last = seconds, -math.inf
+
+    def due(self) -> bool:
+        if due := time.monotonic() - self._last >= self._seconds:
+            self._last = time.monotonic()
+        return due
+
+
 @dataclass(frozen=True)
 class Hand:
     """A claimed job in the hands of a worker; `stop`: its asker wants it no more, `late`: its deadline is over,
@@ -71,6 +85,7 @@ class Hand:
     late: threading.Event = field(default_factory=threading.Event)
     lost: threading.Event = field(default_factory=threading.Event)
     settled: threading.Event = field(default_factory=threading.Event)
+    watches: Pace = field(default_factory=lambda: Pace(WATCHES))
 
     def heed(self, word: Word) -> None:
         if word != "go on":
@@ -251,7 +266,7 @@ class Worker:
             return self._queue.finish(hand.claim, cast(State, made["state"]), outcome=outcome, error=error)
 
         hand.heed(_lasting(say))  # what is made is not lost for a database that is away for a while
-        for folder in _folders(self._where, hand.claim.job):
+        for folder in left_folders(self._where, hand.claim.job):
             shutil.rmtree(folder, ignore_errors=True)
         LOG.info("job %s %s", hand.claim.job.id, made["state"])
 
@@ -272,7 +287,7 @@ class Worker:
         job = hand.claim.job
         asked, found = self._found(hand)
         request = order_of(asked).request(found)
-        for folder in _folders(self._where, job):  # of workers that were killed
+        for folder in left_folders(self._where, job):  # of workers that were killed
             shutil.rmtree(folder, ignore_errors=True)
         folder = _own(self._where, job)
         folder.mkdir(parents=True, exist_ok=True)
@@ -334,7 +349,7 @@ class Worker:
             self._say(hand, "step", data, step=done, steps=of, eta=event.eta)
         elif isinstance(event, Note):
             self._say(hand, "note", {"text": event.text})
-        elif isinstance(event, Watch):
+        elif isinstance(event, Watch) and hand.watches.due():
             self._say(hand, "watch", {"seconds": event.seconds}, watchable=event.seconds)
         elif isinstance(event, Preview):
             _show(event, folder)
@@ -383,9 +398,10 @@ def _own(where: Settings, job: Job) -> Path:
     return _folder(where) / f"{job.id}.{job.fence}"
 
 
-def _folders(where: Settings, job: Job) -> list[Path]:
-    """What all claims of a job have left."""
-    return list(_folder(where).glob(f"{job.id}.*"))
+def left_folders(where: Settings, job: Job) -> list[Path]:
+    """What this claim of a job and those before it have left; one that came after is at work."""
+    found = _folder(where).glob(f"{job.id}.*")
+    return [folder for folder in found if int(folder.suffix.removeprefix(".")) <= job.fence]
 
 
 def _lasting(say: Callable[[], Word], *, until: threading.Event | None = None) -> Word:
@@ -418,6 +434,12 @@ def _show(preview: Preview, folder: Path) -> None:
 
     with suppress(CannotWrite):
         write([preview.frame[None]], folder / "preview.png", fps=1)
+
+
+def _attached(worker: Worker) -> None:
+    """Leave when whoever started us closes the line, or dies."""
+    sys.stdin.buffer.read()
+    worker.leave()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -453,7 +475,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.leave())
     if asked.attached:
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), worker.leave()), daemon=True).start()
+        threading.Thread(target=_attached, args=(worker,), daemon=True).start()
     worker.run()
     sys.stdout.flush()
     os._exit(0)  # threads that wait for nothing any more need not be waited for
