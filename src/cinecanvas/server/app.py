@@ -12,14 +12,14 @@ from starlette.exceptions import HTTPException
 
 from cinecanvas import __version__
 from cinecanvas.errors import CinecanvasError
-from cinecanvas.server import native, openai
+from cinecanvas.server import elevenlabs, native, openai, runway
 from cinecanvas.server.deliver import made
 from cinecanvas.server.desk import Desk, named
 from cinecanvas.server.dialect import Dialect, Fault, fault_of
 from cinecanvas.server.message import At, first_fault
 
 LOG = logging.getLogger("cinecanvas.server")
-DIALECTS: tuple[Dialect, ...] = (native.DIALECT, openai.DIALECT)
+DIALECTS: tuple[Dialect, ...] = (native.DIALECT, openai.DIALECT, runway.DIALECT, elevenlabs.DIALECT)
 _WORDS = {401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _ABOUT = """\
 Video generation that you host yourself. Everything you ask for is a **job**: it is queued, runs, and ends; it goes on

@@ -41,6 +41,7 @@ class Dialect:
     envelope: Envelope
     event: Callable[[Job, str], dict[str, Any]] | None = None  # the body of a webhook or callback: job, its URL's base
     models: Mapping[str, str] = field(default_factory=dict)  # names of the vendor's models and what they are
+    open: tuple[str, ...] = ()  # prefixes of paths that need no key, for what is asked there is signed
 
 
 _STATUS: tuple[tuple[type[CinecanvasError], int, str], ...] = (
