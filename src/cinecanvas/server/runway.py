@@ -22,6 +22,7 @@ from cinecanvas.jobs.ledger import Ledger
 from cinecanvas.jobs.order import Source
 from cinecanvas.jobs.queue import NoJob
 from cinecanvas.media.assets import Asset
+from cinecanvas.media.fetch import check_url
 from cinecanvas.models import card
 from cinecanvas.server.deliver import sent_twice
 from cinecanvas.server.desk import URL_SECONDS, Desk
@@ -175,7 +176,8 @@ def upscale(desk: At, caller: Creator, sent: Sent, request: Request) -> Any:
     if bool(body.image_uri) == bool(body.video_uri):
         raise refused(field, "videoUri or imageUri is needed.")
     clip = _source(desk, caller, body.image_uri or body.video_uri, field)
-    asked = {"clip": clip, "prompt": body.prompt_text, "seed": body.seed, "keep": 1 - 0.6 * body.creativity / 100}
+    asked = {"clip": clip, "prompt": _prompt_of(desk, clip), "seed": body.seed}
+    asked["keep"] = 1 - 0.6 * body.creativity / 100
     asked["times"] = times(body, _known(desk, caller, clip), field)
     kind: Literal["video", "image"] = "image" if body.image_uri else "video"
     return _accepted(desk, caller, sent, request, "upscale", body, asked, kind=kind)
@@ -347,7 +349,10 @@ def _source(desk: Desk, caller: Caller, uri: str, field: str) -> Source:
     """What a URI of a body stands for."""
     if not uri.startswith("runway://"):
         try:
-            return desk.source(caller, uri, dialect=NAME)
+            source = desk.source(caller, uri, dialect=NAME)
+            if source.url is not None:
+                check_url(source.url)
+            return source
         except (BadRequest, BadMedia) as error:
             raise refused(field, f"{field}: {error}") from None
     name = uri.removeprefix("runway://")
@@ -364,6 +369,12 @@ def _source(desk: Desk, caller: Caller, uri: str, field: str) -> Source:
 def _known(desk: Desk, caller: Caller, source: Source) -> Asset | None:
     """What a source is, where it is here already."""
     return None if source.url is not None else desk.asset_of(caller, source)
+
+
+def _prompt_of(desk: Desk, clip: Source) -> str:
+    """The words that a film of ours was made of; of another's there are none."""
+    words = desk.queue.get(clip.job).asked.get("prompt") if clip.job else None
+    return words or "the same, with finer detail"
 
 
 def _fill(desk: Desk, name: str, file: Upload) -> None:

@@ -151,7 +151,6 @@ class Larger(_Fields):
     scale_factor: int | None = None
     creativity: int = Field(default=30, ge=0, le=100)
     flavor: str | None = None
-    prompt_text: str = "the same, with finer detail"
     seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
     target_framerate: Any = None
     sharpen: Literal[0] | None = None
