@@ -26,8 +26,13 @@ from service import Service, service
 
 from cinecanvas.jobs.job import Job, Trouble
 from cinecanvas.jobs.keys import Caller, Quota
+from cinecanvas.jobs.order import Source
+from cinecanvas.media.assets import Asset
+from cinecanvas.models import card
+from cinecanvas.plan import plan
 from cinecanvas.server import runway
 from cinecanvas.server.desk import Desk
+from cinecanvas.server.runway_bodies import Keyframe, Range, guided
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/how-to/leave-runway.md"
@@ -146,6 +151,22 @@ def test_a_keyframe_may_stand_at_a_part_of_the_length(idle: Service, running: Se
     client(running).tasks.delete(made.id)
 
 
+@pytest.mark.parametrize("length", [0.3, 2.0, 2.125, 5.04, 9.9])
+@pytest.mark.parametrize("ranged", [False, True])
+def test_pictures_in_a_film_fit_any_length(idle: Service, length: float, ranged: bool) -> None:
+    facts: dict[str, Any] = {"media_type": "video/mp4", "bytes": 1, "width": 320, "height": 192, "sound": True}
+    film = Asset(digest=f"sha256:{0:064x}", seconds=length, frames=int(24 * length), fps=24.0, **facts)
+    still = Asset(digest=f"sha256:{1:064x}", seconds=None, frames=1, fps=None, **{**facts, "sound": False})
+    clip, picture = Source(asset=film.digest), Source(asset=still.digest)
+    within = Range(start_seconds=0, end_seconds=length / 2) if ranged else None
+    pinned = [(Keyframe(uri="", at=at, range=within), picture) for at in ((0.0, 0.45) if ranged else (0.0, 1.0))]
+    clips = guided(clip, film, pinned, keep=0.5, fps=8.0)
+    asked = idle.desk.order("canvas", prompt=PROMPT, seconds=length, width=320, height=192, clips=clips)
+    media = {film.digest: film, still.digest: still}
+    made = plan(asked.request({clip: film, picture: still}), card("diorama"), media=media)
+    assert made.frames == round(length * 8)
+
+
 def test_another_shape_is_painted_round_a_film(running: Service, film: str) -> None:
     made = client(running).video_to_video.create(
         model="aleph2", video_uri=film, prompt_text=PROMPT, target_aspect_ratio="1:1"
@@ -185,7 +206,7 @@ def test_the_asynchronous_client_makes_a_film(running: Service) -> None:
         async with runwayml.AsyncRunwayML(base_url=f"{running.url}/runway", api_key="local") as c:
             uploaded = await c.uploads.create_ephemeral(file=picture())
             made = await c.image_to_video.create(
-                model="gen4_turbo", prompt_image=uploaded.uri, prompt_text=PROMPT, ratio="1280:720", duration=2
+                model="gen4.5", prompt_image=uploaded.uri, prompt_text=PROMPT, ratio="960:960", duration=1
             )
             while (task := await c.tasks.retrieve(made.id)).status not in ("SUCCEEDED", "FAILED"):
                 await asyncio.sleep(0.05)
@@ -193,7 +214,7 @@ def test_the_asynchronous_client_makes_a_film(running: Service) -> None:
 
     task = asyncio.run(make())
     assert type(task).__name__ == "AsyncAwaitableSucceeded"
-    assert task.cost.credits == 10
+    assert task.cost.credits == 5
 
 
 # Tasks

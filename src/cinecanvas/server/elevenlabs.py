@@ -66,8 +66,10 @@ _CANNOT = {  # fields that no model here can follow, and what would work
     "enhance_prompt": "a prompt is taken as it is",
     "webhook": "ask for the generation until it has ended, as often as retry-after says",
 }
-_SOUND = ("sound-generation", "music", "text-to-speech", "text-to-dialogue", "text-to-voice", "speech-to-speech")
-_SOUND += ("speech-to-text", "audio-isolation", "dubbing", "voices", "flows/text-to-speech", "forced-alignment")
+_SOUND = (
+    *("sound-generation", "music", "text-to-speech", "text-to-dialogue", "text-to-voice", "speech-to-speech"),
+    *("speech-to-text", "audio-isolation", "dubbing", "voices", "flows/text-to-speech", "forced-alignment"),
+)
 _SERVED = "Served here are flows/video, flows/image, assets, models and user."
 
 router = APIRouter()

@@ -139,7 +139,7 @@ def video_to_video(desk: At, caller: Creator, sent: Sent, request: Request) -> A
         if film is None:
             raise refused("keyframes", "Keyframes need a video whose length is known. Upload it (POST /v1/uploads).")
         pictures = [_source(desk, caller, one.uri, "keyframes") for one in body.keyframes]
-        rate = body.fps or card(desk.served(body.model, foreign=MODELS)).fps
+        rate = card(desk.served(body.model, foreign=MODELS)).fps
         clips = guided(clip, film, list(zip(body.keyframes, pictures, strict=True)), keep=body.keep, fps=rate)
         whole = {"clips": clips, "seconds": film.seconds} | size(body, of=film, field=field, same=True)
         return _accepted(desk, caller, sent, request, "canvas", body, asked | whole)
