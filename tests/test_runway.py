@@ -299,6 +299,7 @@ def test_an_upload_is_signed_and_comes_once(idle: Service) -> None:
     form: dict[str, Any] = {"data": opened["fields"], "files": {"file": picture()}}
     forged = re.sub(r"signature=.", "signature=~", opened["uploadUrl"])
     assert httpx.post(forged, **form).status_code == 403
+    assert httpx.post(forged.replace("~", "é"), **form).status_code == 403
     assert httpx.post(opened["uploadUrl"], files={"file": picture()}).status_code == 400
     assert httpx.post(opened["uploadUrl"], **form).status_code == 204
     assert httpx.post(opened["uploadUrl"], **form).status_code == 404
@@ -351,6 +352,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("image_to_video", {"promptImage": [{"uri": data_uri(), "position": "first"}] * 2}, "one for first"),
     ("image_to_video", {"promptImage": "https://127.0.0.1/a.png"}, "promptImage: 127.0.0.1 is not on the public"),
     ("image_to_video", {"promptImage": "runway://nix"}, "no such upload"),
+    ("image_to_video", {"promptImage": "http://[::1"}, "promptImage: The URL cannot be read"),
     ("image_to_video", {"promptImage": "data:image/png;base64,AAAA"}, "promptImage"),
     ("image_to_video", {"promptImage": "https://a.example/b", "ratio": "", "resolution": "720p"}, "upload it"),
     ("video_to_video", {}, "videoUri"),

@@ -177,7 +177,7 @@ def read(sent: Any, kind: type[Kind]) -> Kind:
     for name, why in CANNOT.items():
         if sent.fields.get(name):
             raise Refused(Fault(400, "unsupported", f"{name} is not possible here: {why}.", name))
-    fields = {name: value for name, value in sent.fields.items() if name not in CANNOT}
+    fields = {name: value for name, value in sent.fields.items() if name not in CANNOT and value is not None}
     read: Kind = sent.model_copy(update={"fields": fields}).read(kind)
     return read
 
