@@ -416,6 +416,8 @@ def test_the_organization_and_what_it_used(running: Service, film: str) -> None:
     assert not c.organization.retrieve_usage(before_date=today).results  # the last day is not included
     with pytest.raises(runwayml.BadRequestError, match="1 to 90 days"):
         c.organization.retrieve_usage(start_date="2026-01-01", before_date="2026-06-01")
+    with pytest.raises(runwayml.BadRequestError, match="startDate"):
+        c.organization.retrieve_usage(start_date="9999-12-31")
 
 
 # The page

@@ -136,7 +136,7 @@ def video_to_video(desk: At, caller: Creator, sent: Sent, request: Request) -> A
         to = wider(body.target_aspect_ratio, film)
         return _accepted(desk, caller, sent, request, "outpaint", body, asked | {"clip": clip, "to": to})
     if body.keyframes:
-        if film is None:
+        if film is None or not film.seconds:
             raise refused("keyframes", "Keyframes need a video whose length is known. Upload it (POST /v1/uploads).")
         pictures = [_source(desk, caller, one.uri, "keyframes") for one in body.keyframes]
         rate = card(desk.served(body.model, foreign=MODELS)).fps

@@ -37,6 +37,7 @@ _SHORT = {  # models of whose prompts 1000 UTF-16 units are read
 }
 MOST_PROMPT = 1000
 _SHORT_SIDES = {"480p": 480, "720p": 720, "768p": 768, "1080p": 1080, "1k": 1024, "2k": 1440, "4k": 2160}  # px
+_FIRST_DAY, _LAST_DAY = datetime.date(2000, 1, 1), datetime.date(2999, 12, 31)
 _RATIO = re.compile(r"(\d{1,5}):(\d{1,5})")
 _QUALITY = {"very_low": "draft", "low": "draft", "medium": "standard", "high": "best", "auto": None} | {
     name: name for name in ("draft", "standard", "best")
@@ -168,8 +169,8 @@ class Slot(_Fields):
 class Span(_Fields):
     """POST /v1/organization/usage: days (UTC), the last of them not included."""
 
-    start_date: datetime.date | None = None
-    before_date: datetime.date | None = None
+    start_date: datetime.date | None = Field(default=None, ge=_FIRST_DAY, le=_LAST_DAY)
+    before_date: datetime.date | None = Field(default=None, ge=_FIRST_DAY, le=_LAST_DAY)
 
 
 def read(sent: Any, kind: type[Kind]) -> Kind:
