@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from cinecanvas import __version__
 from cinecanvas.errors import CinecanvasError
-from cinecanvas.server import agents, luma, native, openai
+from cinecanvas.server import agents, elevenlabs, luma, native, openai, runway
 from cinecanvas.server.deliver import made, watched
 from cinecanvas.server.desk import Desk, named
 from cinecanvas.server.dialect import Dialect, Fault, fault_of
@@ -20,7 +20,10 @@ from cinecanvas.server.message import Admin, At, first_fault
 from cinecanvas.server.metrics import CONTENT_TYPE, Metrics
 
 LOG = logging.getLogger("cinecanvas.server")
-DIALECTS: tuple[Dialect, ...] = (native.DIALECT, openai.DIALECT, luma.DIALECT, agents.DIALECT)
+DIALECTS: tuple[Dialect, ...] = (
+    *(native.DIALECT, openai.DIALECT, luma.DIALECT, agents.DIALECT),
+    *(runway.DIALECT, elevenlabs.DIALECT),
+)
 _WORDS = {401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _ABOUT = """\
 Video generation that you host yourself. Everything you ask for is a **job**: it is queued, runs, and ends; it goes on

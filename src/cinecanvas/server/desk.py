@@ -227,11 +227,14 @@ class Desk:
 
     def signed(self, path: str, until: int, signature: str) -> bool:
         """Whether a URL of ours was signed by us and is still good."""
-        return time.time() < until and hmac.compare_digest(self.signature(path, until), signature)
+        return time.time() < until and hmac.compare_digest(self.signature(path, until).encode(), signature.encode())
 
     def _own(self, caller: Caller, url: str, *, dialect: str) -> Source | None:
         """What a signed URL of ours stands for; it needs no fetching, and could not be fetched from a loopback."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return None
         match = re.fullmatch(r".*(/media/([0-9a-f-]{36})/(\d{1,3})/(\w+))", parts.path)
         query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
         with suppress(ValueError):
