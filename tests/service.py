@@ -18,9 +18,10 @@ from typing import NamedTuple
 from cinecanvas.jobs.database import Database
 from cinecanvas.jobs.files import Files
 from cinecanvas.jobs.queue import Queue
+from cinecanvas.jobs.signing import signing_secret
 from cinecanvas.media.assets import Store
 from cinecanvas.media.warden import Warden
-from cinecanvas.server.desk import Desk, served_models, signing_secret
+from cinecanvas.server.desk import Desk, served_models
 from cinecanvas.settings import Settings, settings
 
 _PATIENCE = 60.0  # s that a busy machine may take to start

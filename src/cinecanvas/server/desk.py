@@ -7,7 +7,6 @@ import binascii
 import hashlib
 import hmac
 import re
-import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,16 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast, get_args
 from urllib.parse import urlsplit
 
-import sqlalchemy as sa
-
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
-from cinecanvas.jobs.database import Database
 from cinecanvas.jobs.files import Files, StoredFile
 from cinecanvas.jobs.job import Foretold, Job, foretold
 from cinecanvas.jobs.keys import Caller
 from cinecanvas.jobs.order import Order, Source, order
 from cinecanvas.jobs.queue import NotNow, Queue
-from cinecanvas.jobs.tables import secrets as secrets_table
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.fetch import check_url
 from cinecanvas.media.warden import Warden
@@ -251,17 +246,6 @@ def named(name: str) -> Variant:
     if name in get_args(Variant):
         return cast(Variant, name)
     raise BadRequest(f"The variant {name[:20]!r} was asked", "Possible are video, thumbnail and spritesheet")
-
-
-def signing_secret(database: Database) -> bytes:
-    """What signs the URLs of all servers of a database; drawn by the first."""
-    with database.write(lock="migrate") as connection:
-        mine = secrets_table.c.name == "urls"
-        known = connection.execute(sa.select(secrets_table.c.value).where(mine)).scalar_one_or_none()
-        if known is None:
-            known = secrets.token_hex(32)
-            connection.execute(sa.insert(secrets_table).values(name="urls", value=known))
-    return bytes.fromhex(known)
 
 
 def served_models(asked: Iterable[str] = ()) -> tuple[str, ...]:

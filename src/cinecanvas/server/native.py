@@ -280,7 +280,7 @@ _FILMS: dict[int | str, dict[str, Any]] = {
 def preview(desk: At, caller: Reader, job: JobId) -> Response:
     """The model's latest guess of a frame, while the job runs."""
     found = desk.queue.get(job, account=caller.account)
-    file = preview_file(desk.where, found.id)
+    file = preview_file(desk.where, found)
     if found.state != "running" or not file.is_file():
         raise NotNow("There is no preview of this job now", "A job has one while it runs on this machine")
     return Response(file.read_bytes(), media_type="image/png", headers={"cache-control": "no-store"})

@@ -23,11 +23,12 @@ from cinecanvas.jobs.database import Database
 from cinecanvas.jobs.files import Files
 from cinecanvas.jobs.keys import LOCAL, Caller, Keys
 from cinecanvas.jobs.queue import Queue
+from cinecanvas.jobs.signing import signing_secret
 from cinecanvas.logs import log_to_stderr
 from cinecanvas.media.assets import Store
 from cinecanvas.media.warden import Warden
 from cinecanvas.server.app import DIALECTS, build, dialect_of
-from cinecanvas.server.desk import Desk, served_models, signing_secret
+from cinecanvas.server.desk import Desk, served_models
 from cinecanvas.server.dialect import Fault
 from cinecanvas.server.guard import Guard, Limits, Refusal
 from cinecanvas.server.pace import Pace
