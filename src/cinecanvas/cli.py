@@ -34,7 +34,7 @@ from cinecanvas.console import (
 from cinecanvas.errors import BadRequest, Cancelled, CinecanvasError
 from cinecanvas.flags import with_options
 from cinecanvas.request import STILL, Request, text_to_image, text_to_video
-from cinecanvas.service import audit, jobs, keys, needed
+from cinecanvas.service import audit, jobs, keys, serve
 
 Options = dict[str, Any]  # fields of Request, as `flags` reads them
 
@@ -388,32 +388,6 @@ def store(
 
 
 @app.command()
-def serve(
-    host: Annotated[
-        str, typer.Option(help="Where to listen; beyond this machine only once there are keys.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    workers: Annotated[int, typer.Option(min=0, max=64, help="Processes that make films.")] = 1,
-    models: Annotated[str, typer.Option(metavar="A,B", help="What to serve, the default first; all if left out.")] = "",
-    database: Annotated[str, typer.Option(metavar="URL", help="sqlite:///FILE or postgresql://...")] = "",
-    name: Annotated[list[str] | None, typer.Option(help="A host name the server goes by; may be repeated.")] = None,
-    origin: Annotated[list[str] | None, typer.Option(help="A site whose pages may call; may be repeated.")] = None,
-    public_url: Annotated[str, typer.Option(metavar="URL", help="What users know it by, if behind a proxy.")] = "",
-    proxies: Annotated[str, typer.Option(metavar="ADDRESSES", help="Proxies whose word of a client counts.")] = "",
-    logs: Annotated[str, typer.Option(metavar="text|json")] = "text",
-) -> None:
-    """Serve our API and the vendors', with workers that make what is asked."""
-    from cinecanvas.settings import settings
-
-    server = needed("cinecanvas.server.serve")
-    here = settings()
-    options = {"host": host, "port": port, "workers": workers, "models": [m for m in models.split(",") if m]}
-    options |= {"database": database or here.database, "hosts": name or [], "origins": origin or []}
-    options |= {"public_url": public_url, "proxies": proxies, "logs": logs}
-    server.serve(server.Options.model_validate(options), here)
-
-
-@app.command()
 def train(
     family: Annotated[str, typer.Argument(help="What to train: diorama.", show_default=False)],
     preset: Annotated[str, typer.Option(metavar="tiny|cpu|gpu", help="The machine; tiny is a rehearsal.")] = "cpu",
@@ -483,6 +457,7 @@ def world(
     print(f"{out}: {len(scenes)} scene{'s' if len(scenes) > 1 else ''} of {frames} frames")
 
 
+app.command()(serve)
 for group in (jobs, keys, audit):
     app.add_typer(group)
 

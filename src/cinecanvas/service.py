@@ -1,4 +1,4 @@
-"""`cine keys`, `cine jobs` and `cine audit`: what an operator does with a server's database, without the server."""
+"""`cine serve`, and what an operator does beside it: `cine keys`, `cine jobs` and `cine audit`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,55 @@ DailySeconds = Annotated[float | None, typer.Option(help="Most seconds of video 
 Credits = Annotated[int | None, typer.Option(help="Most credits, in all.")]
 _POLL = 0.3  # s between two looks at a job
 _ERAS = ("queued", "running", "succeeded", "failed", "cancelled")
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond this machine only once there are keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="Processes that make films.")] = 1,
+    models: Annotated[str, typer.Option(metavar="A,B", help="What to serve, the default first; all if left out.")] = "",
+    database: At = "",
+    name: Annotated[list[str] | None, typer.Option(help="A host name the server goes by; may be repeated.")] = None,
+    origin: Annotated[list[str] | None, typer.Option(help="A site whose pages may call; may be repeated.")] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="Media may come from it, and news go to it, though it is not public."),
+    ] = None,
+    public_url: Annotated[str, typer.Option(metavar="URL", help="What users know it by, if behind a proxy.")] = "",
+    proxies: Annotated[str, typer.Option(metavar="ADDRESSES", help="Proxies whose word of a client counts.")] = "",
+    tariff: Annotated[
+        str, typer.Option(metavar="JSON", help='What work costs, in credits: {"per_video_second": 5}.')
+    ] = "{}",
+    logs: Annotated[str, typer.Option(metavar="text|json", help="For people, or for programs.")] = "text",
+) -> None:
+    """Serve our API and the vendors', with workers that make what is asked."""
+    from pydantic import ValidationError
+
+    from cinecanvas.settings import settings
+
+    server, here = needed("cinecanvas.server.serve"), settings()
+    try:
+        options = server.Options(
+            host=host,
+            port=port,
+            workers=workers,
+            models=tuple(filter(None, models.split(","))),
+            database=database or here.database,
+            hosts=tuple(name or ()),
+            origins=tuple(origin or ()),
+            trusted=tuple(trust or ()),
+            public_url=public_url,
+            proxies=proxies,
+            tariff=server.Tariff.model_validate_json(tariff),
+            logs=logs,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "The tariff"
+        raise BadRequest(f"{where} is not usable: {first['msg']}", do="See `cine serve --help`") from None
+    server.serve(options, here)
 
 
 @keys.command("make")

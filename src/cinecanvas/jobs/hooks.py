@@ -174,12 +174,16 @@ class Hooks:
                 audit.note(connection, account or "", "endpoint.changed", endpoint, {"columns": sorted(values)})
             return _endpoint(row)
 
-    def rotate_secret(self, endpoint: str, *, account: str | None = None) -> Made:
-        """A new secret; for a day the one before it signs beside it, so that a receiver can change over."""
+    def rotate_secret(self, endpoint: str, *, account: str | None = None, keep: bool = True) -> Made:
+        """A new secret; if it is kept, the one before signs beside it for a day, so that a receiver can change over."""
         with self.database.write() as connection:
             _found(connection, endpoint, account)
             secret = _fresh()
-            rotated = {"secret": secret, "old_secret": endpoints.c.secret, "old_until": now() + OVERLAP}
+            rotated = {
+                "secret": secret,
+                "old_secret": endpoints.c.secret,
+                "old_until": now() + OVERLAP if keep else 0.0,
+            }
             changed = sa.update(endpoints).where(endpoints.c.id == endpoint).values(rotated)
             row = connection.execute(changed.returning(*_ENDPOINT)).one()
             audit.note(connection, account or "", "endpoint.rotated", endpoint)

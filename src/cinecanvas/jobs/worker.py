@@ -455,6 +455,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--lease", type=float, default=LEASE, help="s of silence, and its jobs are another's")
     parser.add_argument("--deaths", type=int, default=MOST_DEATHS, help="workers that one job may take with it")
     parser.add_argument("--name", default="")
+    parser.add_argument("--trust", action="append", default=[], help="a host that media may come from, wherever it is")
     parser.add_argument("--attached", action="store_true", help="leave when stdin is closed")
     parser.add_argument("--logs", choices=("text", "json"), default="text")
     asked = parser.parse_args(argv)
@@ -470,6 +471,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         where=here,
         models=tuple(filter(None, asked.models.split(","))),
         concurrency=asked.concurrency,
+        web=Web(trusted=frozenset(asked.trust)),
         name=asked.name,
     )
     for number in (signal.SIGTERM, signal.SIGINT):

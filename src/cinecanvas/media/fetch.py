@@ -63,10 +63,11 @@ def public(address: str) -> bool:
 
 @dataclass(frozen=True)
 class Web:
-    """The world as `fetch` meets it, and how much of it is let in; tests give another, users and settings never do."""
+    """The world as `fetch` meets it, and how much of it is let in; tests and operators give another, users never do."""
 
     resolve: Callable[[str, int], Sequence[str]] = addresses
     allowed: Callable[[str], bool] = public
+    trusted: frozenset[str] = frozenset()  # names that an operator lets in wherever they lead
     trust: Callable[[], ssl.SSLContext] | None = None  # None: the certificate authorities of certifi
     most_bytes: int = 256 << 20
     seconds: float = 120.0  # for everything together
@@ -92,7 +93,7 @@ def fetch(store: Store, url: str, *, web: Web = Web(), keep: Callable[[Store, Pa
 def check_url(url: str, *, web: Web = Web()) -> None:
     """Refuse at once what `fetch` would refuse without asking anybody."""
     place = _place(url)
-    if _is_number(place.host) and not web.allowed(place.host):
+    if _is_number(place.host) and place.host not in web.trusted and not web.allowed(place.host):
         raise _not_public(place.host)
 
 
@@ -231,7 +232,7 @@ def _dialled(place: _Place, web: Web, until: float) -> Any:
         found = list(dict.fromkeys(web.resolve(place.host, place.port)))
     except OSError:
         raise BadMedia(f"No host {place.host} is known", do="Check the URL") from None
-    if not found or not all(web.allowed(address) for address in found):
+    if not found or not (place.host in web.trusted or all(web.allowed(address) for address in found)):
         raise _not_public(place.host)
     for address in found:
         try:

@@ -11,19 +11,22 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast, get_args
 from urllib.parse import urlsplit
 
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
 from cinecanvas.jobs.files import Files, StoredFile
+from cinecanvas.jobs.hooks import Hooks
 from cinecanvas.jobs.job import Foretold, Job, foretold
 from cinecanvas.jobs.keys import Caller
+from cinecanvas.jobs.ledger import Ledger
 from cinecanvas.jobs.order import Order, Source, order
 from cinecanvas.jobs.queue import NotNow, Queue
+from cinecanvas.jobs.tariff import Tariff
 from cinecanvas.media.assets import Asset, Store
-from cinecanvas.media.fetch import check_url
+from cinecanvas.media.fetch import Web, check_url
 from cinecanvas.media.warden import Warden
 from cinecanvas.models import card, cards
 from cinecanvas.plan import plan, read_paces
@@ -57,6 +60,16 @@ class Desk:
     secret: bytes
     models: tuple[str, ...]  # the names of those that are served; the first is the default
     public: str = ""  # the address that users know, if it is not the one they ask at
+    web: Web = field(default_factory=Web)
+    tariff: Tariff = field(default_factory=Tariff)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.queue.database, self.tariff)
+
+    @property
+    def hooks(self) -> Hooks:
+        return Hooks(self.queue.database, self.web)
 
     # Orders
 
@@ -77,28 +90,31 @@ class Desk:
     ) -> Job:
         """A job for an order, once all that can be known without the model is known to be right."""
         if callback:
-            check_url(callback)
+            check_url(callback, web=self.web)
         asked, found = self._located(caller, asked)
         seed = getattr(asked, "seed", None)
         if seed is None:  # drawn here and kept: whoever makes it, whenever, makes the same
             asked = asked.model_copy(update={"seed": draw_seed()})
         model = getattr(asked, "model", self.models[0])
         told = self._foretold(asked, found, model)
-        return self.queue.submit(
-            asked,
-            account=caller.account,
-            dialect=dialect,
-            kind=kind,
-            suffix=suffix,
-            model=model,
-            echo=echo,
-            callback=callback,
-            foretold=told,
-            priority=priority,
-            deadline=deadline,
-            idempotency=idempotency,
-            body=body,
-        )
+        with self.ledger.admitting(caller, told) as admit:
+            return self.queue.submit(
+                asked,
+                account=caller.account,
+                dialect=dialect,
+                kind=kind,
+                suffix=suffix,
+                model=model,
+                echo=echo,
+                callback=callback,
+                foretold=told,
+                priority=priority,
+                deadline=deadline,
+                idempotency=idempotency,
+                body=body,
+                price=self.tariff,
+                admit=admit,
+            )
 
     def order(self, task: str, *, model: str = "", **given: Any) -> Order:
         """An order for a model that is served here; foreign names stand for the default."""
@@ -120,7 +136,7 @@ class Desk:
         places: dict[Source, Source] = {}
         for source in dict.fromkeys(asked.sources()):
             if source.url is not None:
-                check_url(source.url)
+                check_url(source.url, web=self.web)
                 continue
             asset = self.asset_of(caller, source)
             places[source] = Source(asset=asset.digest)

@@ -11,7 +11,10 @@ from fastapi import APIRouter
 from cinecanvas.errors import BadMedia, BadRequest, BadWeights, CannotWrite, CinecanvasError, Unsupported
 from cinecanvas.jobs.database import NoDatabase
 from cinecanvas.jobs.files import NoFile
+from cinecanvas.jobs.hooks import NoHook
 from cinecanvas.jobs.job import Job
+from cinecanvas.jobs.keys import NotAllowed
+from cinecanvas.jobs.ledger import OverQuota
 from cinecanvas.jobs.queue import NoJob, NotNow
 from cinecanvas.media.warden import Busy
 
@@ -49,6 +52,8 @@ class Dialect:
 _STATUS: tuple[tuple[type[CinecanvasError], int, str], ...] = (
     (NoJob, 404, "not_found"),
     (NoFile, 404, "not_found"),
+    (NoHook, 404, "not_found"),
+    (NotAllowed, 403, "forbidden"),
     (NotNow, 409, "conflict"),
     (NoDatabase, 503, "unavailable"),
     (Busy, 503, "busy"),
@@ -75,9 +80,9 @@ def fault_of(error: CinecanvasError) -> Fault:
     if isinstance(error, (NoDatabase, Busy, CannotWrite)):
         found = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
         return Fault(*found, str(error), retry=5.0)
-    after = getattr(error, "retry_after", None)
-    if after is not None or type(error).__name__ == "OverQuota":
-        return Fault(429, "rate_limit_exceeded", str(error), retry=after)
+    if isinstance(error, OverQuota):
+        code = "insufficient_quota" if error.limit == "credits" else "rate_limit_exceeded"
+        return Fault(429, code, str(error), retry=error.retry_after)
     for kind, status, code in _STATUS:
         if isinstance(error, kind):
             return Fault(status, code, str(error))

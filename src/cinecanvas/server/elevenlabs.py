@@ -18,7 +18,6 @@ from cinecanvas.errors import BadMedia, BadRequest
 from cinecanvas.jobs.files import NoFile, StoredFile
 from cinecanvas.jobs.job import Job, State
 from cinecanvas.jobs.keys import Caller
-from cinecanvas.jobs.ledger import Ledger
 from cinecanvas.jobs.order import Source
 from cinecanvas.jobs.queue import NoJob
 from cinecanvas.models import card
@@ -231,7 +230,7 @@ def models(desk: At, caller: Reader) -> Any:
 @router.get("/v1/user/subscription")
 def subscription(desk: At, caller: Reader) -> Any:
     """Credits stand where this API counts characters; where nobody counts them, all that the number holds are left."""
-    ledger = Ledger(desk.queue.database)
+    ledger = desk.ledger
     used = sum(row.credits for row in ledger.spent(account=caller.account))
     left = ledger.balance(caller)
     nothing = dict.fromkeys(
@@ -446,11 +445,6 @@ def _model(name: str) -> dict[str, Any]:
         "languages": [],
         **dict.fromkeys((*cannot, "can_use_speaker_boost", "serves_pro_voices", "requires_alpha_access"), False),
     }
-
-
-def event(job: Job, base: str) -> dict[str, Any]:
-    """What an endpoint is told of a generation: what a GET would say, without the URL, which a GET signs."""
-    return generation(job, "")
 
 
 DIALECT = Dialect(NAME, ("/elevenlabs", "/eleven"), router, envelope)

@@ -299,7 +299,8 @@ def ping(caller: Reader) -> Any:
 
 def balance(desk: Desk, caller: Caller) -> float:
     """What a caller may still use, in USD cents."""
-    return UNLIMITED  # nobody's use is counted in money yet
+    left = desk.ledger.balance(caller)
+    return UNLIMITED if left is None else desk.tariff.in_cents(left)
 
 
 def generation(job: Job, link: Link) -> dict[str, Any]:

@@ -17,12 +17,14 @@ from cinecanvas.jobs.keys import Caller
 from cinecanvas.jobs.order import Source
 from cinecanvas.jobs.queue import NoJob
 from cinecanvas.request import parse_size
+from cinecanvas.server import openai_webhooks
 from cinecanvas.server.deliver import made, sent_twice, stored, waited
 from cinecanvas.server.desk import Desk, named
 from cinecanvas.server.dialect import Dialect, Fault, Link, Refused
 from cinecanvas.server.message import At, Creator, Reader, Sent, Upload
 
 NAME = "openai"
+_PICTURES = "openai-images"  # of these nobody is told, and nobody asks: their asker waits
 MODELS = (
     *("sora-2", "sora-2-pro", "sora-2-2025-10-06", "sora-2-pro-2025-10-06", "sora-2-2025-12-08"),
     *("gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "gpt-image-2", "gpt-image-2.5-sunburst"),
@@ -296,6 +298,8 @@ def file_content(desk: At, caller: Reader, request: Request, name: str) -> Respo
     return stored(desk, (found.asset.digest, found.asset.media_type, found.asset.bytes), request)
 
 
+router.include_router(openai_webhooks.router)
+
 # What a job is in this dialect
 
 
@@ -388,7 +392,7 @@ async def _pictures(
                 asked["mask"] = Source(file=mask.id)
         order = desk.order(verb, model=desk.served(body.model or "", foreign=MODELS), **asked)
         echo = {"model": body.model or desk.models[0]}
-        return desk.accept(caller, order, dialect=NAME, kind="image", suffix=suffix, echo=echo, body=sent.digest)
+        return desk.accept(caller, order, dialect=_PICTURES, kind="image", suffix=suffix, echo=echo, body=sent.digest)
 
     job = await waited(desk, caller, request, accept)
     if job.outcome is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import re
 import time
 from collections.abc import Mapping
@@ -18,7 +17,6 @@ from cinecanvas.errors import BadMedia, BadRequest, Unsupported
 from cinecanvas.jobs.files import NoFile
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.keys import Caller
-from cinecanvas.jobs.ledger import Ledger
 from cinecanvas.jobs.order import Source
 from cinecanvas.jobs.queue import NoJob
 from cinecanvas.media.assets import Asset
@@ -232,7 +230,7 @@ async def upload(desk: At, request: Request, name: str, until: int = 0, signatur
 
 @router.get("/v1/organization")
 def organization(desk: At, caller: Reader) -> Any:
-    ledger = Ledger(desk.queue.database)
+    ledger = desk.ledger
     left = ledger.balance(caller)
     used = {row.model: row.jobs for row in ledger.spent(account=caller.account, since=ledger.today())}
     limits = {"maxConcurrentGenerations": caller.quota.running, "maxDailyGenerations": None}
@@ -245,7 +243,7 @@ def organization(desk: At, caller: Reader) -> Any:
 
 @router.post("/v1/organization/usage")
 def used(desk: At, caller: Reader, sent: Sent) -> Any:
-    body, ledger, day = sent.read(Span), Ledger(desk.queue.database), datetime.timedelta(days=1)
+    body, ledger, day = sent.read(Span), desk.ledger, datetime.timedelta(days=1)
     since = body.start_date or datetime.date.fromisoformat(ledger.today()) - 30 * day
     before = body.before_date or since + 30 * day
     if not since < before <= since + 90 * day:
@@ -270,15 +268,6 @@ def other(caller: Reader, request: Request, path: str) -> Any:
 # What a job is in this dialect
 
 
-def price(job: Job) -> int:
-    """Credits for a job: 5 for a begun second of video or a picture."""
-    if job.kind == "image":
-        return 5 * job.foretold.count
-    told = job.foretold
-    seconds = told.video_seconds * told.count if told.frames else float(job.echo.get("seconds") or 0.0)
-    return max(1, math.ceil(5 * round(seconds, 6)))
-
-
 def task(job: Job, urls: list[str], *, throttled: bool, waits_on: bool) -> dict[str, Any]:
     """The task of a job, with every field of its state: where one is missing, the clients take it for a pending one.
 
@@ -286,14 +275,14 @@ def task(job: Job, urls: list[str], *, throttled: bool, waits_on: bool) -> dict[
     """
     created = datetime.datetime.fromtimestamp(job.created, datetime.UTC).isoformat(timespec="milliseconds")
     facts = {"id": job.id, "createdAt": created.replace("+00:00", "Z")}
-    estimate, nothing = {"estimatedCost": {"credits": price(job)}}, {"cost": {"credits": 0}}
+    estimate, nothing = {"estimatedCost": {"credits": job.credits}}, {"cost": {"credits": 0}}
     match job.state:
         case "queued":
             return facts | {"status": "THROTTLED" if throttled else "PENDING"} | estimate
         case "running":
             return facts | {"status": "RUNNING", "progress": job.progress} | estimate
         case "succeeded":
-            return facts | {"status": "SUCCEEDED", "output": urls, "cost": {"credits": price(job)}}
+            return facts | {"status": "SUCCEEDED", "output": urls, "cost": {"credits": job.credits}}
         case "cancelled" if not waits_on:
             return facts | {"status": "CANCELLED"} | nothing
     code = _FAILURES.get(job.error.code, "INTERNAL") if job.error else "CANCELLED"
@@ -325,7 +314,7 @@ def _accepted(
         order = desk.order(verb, model=model, **asked)
         echo = {"model": body.model, "seconds": asked.get("seconds") or card(model).seconds}
         job = desk.accept(caller, order, dialect=NAME, kind=kind, suffix=suffix, echo=echo, body=sent.digest)
-    return {"id": job.id, "estimatedCost": {"credits": price(job)}}
+    return {"id": job.id, "estimatedCost": {"credits": job.credits}}
 
 
 def _throttled(desk: Desk, caller: Caller, job: Job) -> bool:
@@ -351,7 +340,7 @@ def _source(desk: Desk, caller: Caller, uri: str, field: str) -> Source:
         try:
             source = desk.source(caller, uri, dialect=NAME)
             if source.url is not None:
-                check_url(source.url)
+                check_url(source.url, web=desk.web)
             return source
         except (BadRequest, BadMedia) as error:
             raise refused(field, f"{field}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 import secrets
 import socket
@@ -19,13 +20,17 @@ from pydantic import BaseModel, ConfigDict
 from starlette.types import Scope
 
 from cinecanvas.errors import BadRequest, CinecanvasError
+from cinecanvas.jobs.courier import Courier
 from cinecanvas.jobs.database import Database
 from cinecanvas.jobs.files import Files
+from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.keys import LOCAL, Caller, Keys
 from cinecanvas.jobs.queue import Queue
 from cinecanvas.jobs.signing import signing_secret
+from cinecanvas.jobs.tariff import Tariff
 from cinecanvas.logs import log_to_stderr
 from cinecanvas.media.assets import Store
+from cinecanvas.media.fetch import Web
 from cinecanvas.media.warden import Warden
 from cinecanvas.server.app import DIALECTS, build, dialect_of
 from cinecanvas.server.desk import Desk, served_models
@@ -39,6 +44,7 @@ LOG = logging.getLogger("cinecanvas.serve")
 _OPEN = ("/healthz", "/readyz", "/media", *(prefix for dialect in DIALECTS for prefix in dialect.open))
 _PACE = Pace(rate=500.0, burst=1000, together=128)  # of one caller
 _JSON = tuple((prefix, 24 << 20) for dialect in DIALECTS for prefix in dialect.prefixes if dialect.data_uris)
+_LONG = tuple((prefix, 36 << 20) for prefix in ("/elevenlabs/v1/flows", "/eleven/v1/flows"))  # pictures of 25 MB inside
 _UPLOADS = tuple((prefix, 256 << 20) for dialect in DIALECTS for prefix in dialect.open)  # bytes, to a signed URL
 _TRIES = 1.0  # s before a worker that died is replaced, twice as long each time it dies young
 _SWEEP = 60.0  # s
@@ -59,6 +65,8 @@ class Options(BaseModel):
     public_url: str = ""
     proxies: str = ""
     logs: Literal["text", "json"] = "text"
+    trusted: tuple[str, ...] = ()  # hosts that media may come from, and news may go to, wherever they lead
+    tariff: Tariff = Tariff()
 
 
 def serve(options: Options, where: Settings) -> None:
@@ -88,6 +96,8 @@ def serve(options: Options, where: Settings) -> None:
             secret=signing_secret(database),
             models=served_models(options.models),
             public=options.public_url.rstrip("/"),
+            web=Web(trusted=frozenset(options.trusted)),
+            tariff=options.tariff,
         )
         config = uvicorn.Config(
             guard(desk, keys, options, guarded=guarded),
@@ -139,7 +149,7 @@ def guard(desk: Desk, keys: Keys, options: Options, *, guarded: bool) -> Guard:
         authenticate=authenticate,
         refuse=refuse,
         named=named,
-        limits=Limits(json=(("/", 1 << 20), *_JSON, *_UPLOADS)),
+        limits=Limits(json=(("/", 1 << 20), *_JSON, *_LONG, *_UPLOADS)),
         hosts=(
             *options.hosts,
             *_host_of(options.public_url),
@@ -157,6 +167,9 @@ def crew(desk: Desk, options: Options) -> Iterator[None]:
     over = threading.Event()
     threads = [threading.Thread(target=_kept, args=(desk, options, over), daemon=True) for _ in range(options.workers)]
     threads.append(threading.Thread(target=_swept, args=(desk, over), daemon=True))
+    base = desk.public or f"http://{options.host}:{options.port}"
+    courier = Courier(desk.queue.database, lambda job, state: told(desk, job, state, base=base), desk.web)
+    threads.append(threading.Thread(target=courier.run, args=(over,), daemon=True))
     for thread in threads:
         thread.start()
     try:
@@ -165,6 +178,15 @@ def crew(desk: Desk, options: Options) -> Iterator[None]:
         over.set()
         for thread in threads:
             thread.join(30.0)
+
+
+def told(desk: Desk, job: Job, state: str, *, base: str) -> bytes:
+    """What is told of a job that came into a state, in the words of the dialect that it was asked in."""
+    dialect = next(one for one in DIALECTS if one.name == job.dialect)
+    assert dialect.event is not None, f"{job.dialect} tells nobody"
+    then = job.model_copy(update={"state": state})
+    body = dialect.event(then, lambda one, variant: desk.url(one, base, variant))
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def _kept(desk: Desk, options: Options, over: threading.Event) -> None:
@@ -203,6 +225,7 @@ def _command(desk: Desk, options: Options, name: str) -> Sequence[str]:
         *(sys.executable, "-m", "cinecanvas.jobs.worker", "--name", name, "--attached"),
         *("--database", options.database, "--store", str(desk.where.store), "--models", ",".join(options.models)),
         *("--logs", options.logs),
+        *(word for host in options.trusted for word in ("--trust", host)),
     )
 
 
