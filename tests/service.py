@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Service(NamedTuple):
 
 
 @contextmanager
-def service(home: Path, *, workers: int = 1) -> Iterator[Service]:
+def service(home: Path, *, workers: int = 1, options: Sequence[str] = ()) -> Iterator[Service]:
     """A server for as long as this lasts; no key exists, so it lets this machine's own user in."""
     environment = {**os.environ, "CINECANVAS_HOME": str(home), "OMP_NUM_THREADS": "1"}
     where = settings(environment)
@@ -46,7 +46,17 @@ def service(home: Path, *, workers: int = 1) -> Iterator[Service]:
         port = free.getsockname()[1]
     home.mkdir(parents=True, exist_ok=True)
     log = home / "serve.log"
-    command = [sys.executable, "-m", "cinecanvas.cli", "serve", "--port", str(port), "--workers", str(workers)]
+    command = [
+        sys.executable,
+        "-m",
+        "cinecanvas.cli",
+        "serve",
+        "--port",
+        str(port),
+        "--workers",
+        str(workers),
+        *options,
+    ]
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
     try:

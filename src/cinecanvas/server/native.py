@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cinecanvas import __version__
 from cinecanvas.jobs.files import StoredFile
 from cinecanvas.jobs.job import Foretold, Job, State, Trouble
+from cinecanvas.jobs.keys import Quota
 from cinecanvas.jobs.order import AnyOrder
 from cinecanvas.jobs.queue import NotNow
 from cinecanvas.jobs.worker import preview_file
@@ -23,6 +24,7 @@ from cinecanvas.server.message import At, Base, Creator, Reader
 
 NAME = "native"
 router = APIRouter()
+_DAY = r"^\d{4}-\d{2}-\d{2}$"
 JobId = Annotated[str, Path(max_length=64, description="The id of a job of yours.")]
 FileId = Annotated[str, Path(max_length=64, description="The id of a file of yours.")]
 
@@ -138,6 +140,32 @@ class About(BaseModel):
     models: list[str]
 
 
+class Account(BaseModel):
+    """Who asks, and what is left; `callback_secret` verifies the signatures of callbacks (Standard Webhooks)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    scopes: tuple[str, ...]
+    quota: Quota
+    credits_left: int | None = Field(description="null: as many as there are.")
+    callback_secret: str
+
+
+class Usage(BaseModel):
+    """What was made on a day with a model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    day: str
+    model: str
+    jobs: int
+    megapixel_frames: float
+    video_seconds: float
+    compute_seconds: float
+    credits: int
+
+
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The failures that an operation documents, beside those that every operation may have."""
     said = {
@@ -165,6 +193,28 @@ def about(desk: At, caller: Reader) -> About:
 @router.get("/models", summary="The Cards of the models", responses=_problems(), tags=["server"])
 def models(desk: At, caller: Reader) -> list[Card]:
     return [card(name) for name in desk.models]
+
+
+@router.get("/account", summary="Who you are here, and what you may", responses=_problems(), tags=["server"])
+def account(desk: At, caller: Reader) -> Account:
+    return Account(
+        name=caller.name,
+        scopes=caller.scopes,
+        quota=caller.quota,
+        credits_left=desk.ledger.balance(caller),
+        callback_secret=desk.hooks.callback_secret(caller.account),
+    )
+
+
+@router.get("/usage", summary="What you have used, by day and model", responses=_problems(), tags=["server"])
+def used(
+    desk: At,
+    caller: Reader,
+    since: Annotated[str, Query(pattern=_DAY, description="The first day, YYYY-MM-DD (UTC).")] = "1970-01-01",
+    until: Annotated[str, Query(pattern=_DAY, description="The last day.")] = "9999-12-31",
+) -> list[Usage]:
+    rows = desk.ledger.spent(account=caller.account, since=since, until=until)
+    return [Usage.model_validate(row.model_dump(include=set(Usage.model_fields))) for row in rows]
 
 
 @router.post("/jobs", status_code=201, summary="Ask for something", responses=_problems(404, 409, 413), tags=["jobs"])
