@@ -7,6 +7,7 @@ import datetime
 import io
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -305,11 +306,14 @@ def test_an_upload_is_signed_and_comes_once(idle: Service) -> None:
     assert httpx.post(opened["uploadUrl"], **form).status_code == 404
 
 
-def test_an_upload_without_end_is_refused(idle: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runway, "MOST_UPLOAD", 1000)
-    with pytest.raises(runwayml.APIStatusError) as refused:
-        client(idle).uploads.create_ephemeral(file=("a.png", bytes(2000), "image/png"))
-    assert refused.value.status_code == 413
+def test_an_upload_that_is_too_large_is_refused_before_it_comes(idle: Service) -> None:
+    opened = httpx.post(f"{idle.url}/runway/v1/uploads", json={"filename": "a.png", "type": "ephemeral"}).json()
+    head = {"content-type": "multipart/form-data; boundary=x", "content-length": str(runway.MOST_UPLOAD * 2)}
+    where = httpx.URL(opened["uploadUrl"])
+    with socket.create_connection((where.host, where.port or 80)) as line:
+        line.sendall(f"POST {where.raw_path.decode()} HTTP/1.1\r\nhost: {where.netloc.decode()}\r\n".encode())
+        line.sendall("".join(f"{name}: {value}\r\n" for name, value in head.items()).encode() + b"\r\n")
+        assert line.recv(1000).startswith(b"HTTP/1.1 413")
 
 
 def test_what_is_no_picture_is_refused_as_an_upload_and_as_a_source(idle: Service) -> None:
