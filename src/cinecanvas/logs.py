@@ -6,10 +6,10 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from typing import Literal
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 class _Line(logging.Formatter):
@@ -17,8 +17,7 @@ class _Line(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = f"{self.formatTime(record)} {record.levelname.lower():7} {record.name} {_plain(record.getMessage())}"
-        facts = "".join(f" {name}={_plain(str(value))}" for name, value in _facts(record).items())
-        return text + facts + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+        return text + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
 
 
 class _Json(logging.Formatter):
@@ -43,8 +42,8 @@ def log_to_stderr(style: Literal["text", "json"] = "text", *, level: int = loggi
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:
-    """What was given as `extra`: ids, seconds, counts."""
-    return {name: value for name, value in record.__dict__.items() if name not in _OWN}
+    """What a message names: ids, seconds, counts. LOG.info("job %(job)s ends", {"job": id}) names a job."""
+    return dict(record.args) if isinstance(record.args, Mapping) else {}
 
 
 def _plain(text: str) -> str:

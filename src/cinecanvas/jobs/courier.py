@@ -172,7 +172,8 @@ class Courier:
         if delivery.attempts and delivery.state == "running" and job.ended:
             return Answer(0, note="overtaken")
         answer = send(url, self.render(job, delivery.state), delivery.id, secrets, web=self.web)
-        LOG.info("delivery %s of job %s: %s in %.2f s", delivery.id, job.id, answer.status, answer.seconds)
+        facts = {"delivery": delivery.id, "job": job.id, "status": answer.status, "seconds": answer.seconds}
+        LOG.info("delivery %(delivery)s of job %(job)s: %(status)s in %(seconds)s s", facts)
         return answer
 
 

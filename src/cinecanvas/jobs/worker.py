@@ -168,13 +168,13 @@ class Worker:
                 time.sleep(1.0)
                 continue
             job, fence = hand.claim.job.id, hand.claim.fence
-            LOG.info("job %s claimed, the %d. time", job, fence)
+            LOG.info("job %(job)s claimed, the %(time)d. time", {"job": job, "time": fence})
             try:
                 self._engine.run(job, fence)
                 if hand.settled.is_set() and not hand.lost.is_set():
                     self._engine.forget(job)
             except Exception:  # of the engine; what it cannot say the lease says, when it is over
-                LOG.exception("job %s was left by the engine", job)
+                LOG.exception("job %(job)s was left by the engine", {"job": job})
                 with suppress(CinecanvasError):
                     hand.heed(self._queue.again(hand.claim, _FAILED, after=_BACKOFF * 3**hand.claim.job.tries))
             self._hands.pop(job, None)
@@ -248,7 +248,7 @@ class Worker:
             passing = code in ("storage", "busy", "internal")
             trouble = Trouble(code=code, message=str(error), passing=passing)
         except Exception as error:
-            LOG.exception("job %s failed", job.id)
+            LOG.exception("job %(job)s failed", {"job": job.id})
             trouble = Trouble(code="internal", message=f"The worker failed ({type(error).__name__}).", passing=True)
         return {"state": "again" if trouble.passing else "failed", "error": trouble.model_dump()}
 
@@ -268,7 +268,7 @@ class Worker:
         hand.heed(_lasting(say))  # what is made is not lost for a database that is away for a while
         for folder in left_folders(self._where, hand.claim.job):
             shutil.rmtree(folder, ignore_errors=True)
-        LOG.info("job %s %s", hand.claim.job.id, made["state"])
+        LOG.info("job %(job)s %(state)s", {"job": hand.claim.job.id, "state": made["state"]})
 
     def _left(self, hand: Hand, before: Facts | None) -> Outcome | None:
         """What an earlier claim finished, if it is all in the store: nothing else that it came to is this one's."""

@@ -356,10 +356,18 @@ class _Exchange:
     def _note(self, seconds: float) -> None:
         """One line for one request: no query, no header, no body, and nothing that could pass for another line."""
         if log.isEnabledFor(logging.INFO):
-            template = getattr(self.scope.get("route"), "path", None)
-            path = self.scope["path"] if template is None else f"{self.scope.get('root_path', '')}{template}"
-            said = _said(self.scope["method"]), _said(path), self.status, seconds, self.id, _said(self.name) or "-"
-            log.info("method=%s path=%s status=%d seconds=%.4f request=%s caller=%s", *said)
+            path = _template(self.scope["path"], getattr(self.scope.get("route"), "path", None))
+            facts = {"method": _said(self.scope["method"]), "path": _said(path), "status": self.status}
+            facts |= {"seconds": round(seconds, 4), "request": self.id, "caller": _said(self.name) or "-"}
+            log.info(" ".join(f"{name}=%({name})s" for name in facts), facts)
+
+
+def _template(path: str, template: str | None) -> str:
+    """A path without what was asked in it: a route knows itself only from where its router was mounted."""
+    if template is None:
+        return path
+    mounted = 1 if ":path}" in template else path.count("/") - template.count("/")
+    return "/".join(path.split("/")[: mounted + 1]) + template
 
 
 _CROSS = Refusal(403, "cross_site", "A page of another site may not ask this. The server's settings list origins.")

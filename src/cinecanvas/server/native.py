@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cinecanvas import __version__
 from cinecanvas.jobs.files import StoredFile
+from cinecanvas.jobs.hooks import Attempt
 from cinecanvas.jobs.job import Foretold, Job, State, Trouble
 from cinecanvas.jobs.keys import Quota
 from cinecanvas.jobs.order import AnyOrder
@@ -166,6 +167,20 @@ class Usage(BaseModel):
     credits: int
 
 
+class Told(BaseModel):
+    """A message about a job; `endpoint` is empty for the job's own callback, `due` when the next try is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    endpoint: str
+    state: str = Field(description="The state of the job that is told.")
+    status: Literal["waiting", "delivered", "failed"]
+    attempts: int
+    due: float
+    log: tuple[Attempt, ...]
+
+
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The failures that an operation documents, beside those that every operation may have."""
     said = {
@@ -262,6 +277,14 @@ def listed(
 @router.get("/jobs/{job}", summary="One job", responses=_problems(404), tags=["jobs"])
 def retrieve(desk: At, caller: Reader, base: Base, job: JobId) -> JobView:
     return view(desk, desk.queue.get(job, account=caller.account), base)
+
+
+@router.get("/jobs/{job}/deliveries", summary="Whom it was told to", responses=_problems(404), tags=["jobs"])
+def told(desk: At, caller: Reader, job: JobId) -> list[Told]:
+    """The messages about a job to its callback and to webhook endpoints, and how each try went."""
+    found = desk.queue.get(job, account=caller.account)
+    rows = desk.hooks.deliveries(account=caller.account, job=found.id)
+    return [Told.model_validate(row.model_dump(include=set(Told.model_fields))) for row in rows]
 
 
 @router.patch("/jobs/{job}", summary="Pause or move a job that waits", responses=_problems(404, 409), tags=["jobs"])
