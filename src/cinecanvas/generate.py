@@ -425,8 +425,10 @@ def _facts(made: Plan, step: Pass) -> dict[str, str]:
 
 
 def _stored(store: Store, file: str, video: VideoInfo) -> Asset:
-    """The finished file as an asset."""
-    return take(store, file).model_copy(update={name: getattr(video, name) for name in ("frames", "fps", "seconds")})
+    """The finished file as an asset; a film is as long as it was made, whatever its file rounds that to."""
+    asset = take(store, file)
+    exact = {name: getattr(video, name) for name in ("frames", "fps", "seconds")}
+    return asset.model_copy(update=exact) if video.frames > 1 else asset
 
 
 def _loaded(models: Callable[[str], Model], name: str, *, threads: int) -> Model:

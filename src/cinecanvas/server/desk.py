@@ -250,9 +250,12 @@ class Desk:
         query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
         with suppress(ValueError):
             if match and self.signed(match[1], int(query.get("until", 0)), query.get("signature", "")):
-                if match[4] == "video":
-                    return Source(job=match[2], output=int(match[3]))
-                picture = self.picture(self.queue.get(match[2]), named(match[4]), int(match[3]))
+                job, output = self.queue.get(match[2]), int(match[3])
+                if match[4] in ("video", "live"):  # whoever has such a URL may see the film, and so may use it
+                    asset = self.made(job, output)
+                    kept = self.files.add(account=caller.account, dialect=dialect, purpose="media", asset=asset, days=1)
+                    return Source(file=kept.id)
+                picture = self.picture(job, named(match[4]), output)
                 return Source(file=self.brought(caller, picture.data, dialect=dialect).id)
         return None
 

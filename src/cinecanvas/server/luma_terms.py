@@ -68,7 +68,7 @@ class Shown(NamedTuple):
     @property
     def film(self) -> bool:
         """Whether it is more than a frame; of what is still to be fetched nobody knows: it is taken for a picture."""
-        return self.asset is not None and bool(self.asset.seconds) and (self.asset.frames or 2) > 1
+        return self.asset is not None and bool(self.asset.seconds)
 
 
 def shown(desk: Desk, caller: Caller, source: Source) -> Shown:
