@@ -1,0 +1,192 @@
+"""Our own API as its users meet it: a running server, a real worker, plain HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from tests.service import Service, service
+
+from cinecanvas.media.video import info, read
+
+ROOT = Path(__file__).parents[1]
+WORDS = "a red ball bounces on grass"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with service(Path(tmp_path_factory.mktemp("native"))) as one:
+        yield one
+
+
+@pytest.fixture
+def api(running: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{running.url}/api/v1", timeout=60.0) as client:
+        yield client
+
+
+def asked(api: httpx.Client, task: str = "text_to_video", /, *, params: Any = None, **order: Any) -> dict[str, Any]:
+    answer = api.post("/jobs", json={"task": task, "prompt": WORDS, **order}, params=params)
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def ended(api: httpx.Client, job: str, *, most: float = 90.0) -> dict[str, Any]:
+    until = time.monotonic() + most
+    while (seen := api.get(f"/jobs/{job}").json())["state"] in ("queued", "running"):
+        assert time.monotonic() < until, seen
+        time.sleep(0.05)
+    return dict(seen)
+
+
+def begun(api: httpx.Client, job: str, field: str = "step") -> dict[str, Any]:
+    """The job once a field of it is more than nothing."""
+    until = time.monotonic() + 60
+    while not (seen := api.get(f"/jobs/{job}").json())[field]:
+        assert time.monotonic() < until and seen["state"] in ("queued", "running"), seen
+        time.sleep(0.02)
+    return dict(seen)
+
+
+def heard(stream: str) -> list[tuple[int, str, dict[str, Any]]]:
+    """Server-sent events: number, kind, data."""
+    found = re.findall(r"id: (\d+)\nevent: (\S+)\ndata: (.*)\n", stream)
+    return [(int(number), kind, json.loads(data)) for number, kind, data in found]
+
+
+def test_the_program_on_the_page_runs(running: Service, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/serve.md").read_text(), re.DOTALL)
+    environment = {**os.environ, "CINECANVAS_URL": running.url}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step 1 of" in done.stdout and "succeeded" in done.stdout
+    assert info(tmp_path / "ball.mp4").frames == 16
+
+
+def test_events_go_on_where_a_listener_broke_off(api: httpx.Client) -> None:
+    job = asked(api, seconds=1)["id"]
+    whole = heard(api.get(f"/jobs/{job}/events").text)
+    kinds = [kind for _, kind, _ in whole]
+    assert kinds[0] == "queued" and kinds[-1] == "succeeded" and {"running", "planned", "phase", "step"} <= set(kinds)
+    middle = whole[len(whole) // 2][0]
+    rest = heard(api.get(f"/jobs/{job}/events", headers={"last-event-id": str(middle)}).text)
+    assert rest == [event for event in whole if event[0] > middle]
+
+
+def test_a_film_is_watched_and_glimpsed_while_it_is_made(api: httpx.Client, tmp_path: Path) -> None:
+    job = asked(api, seconds=24, order="causal")["id"]
+    begun(api, job, "watchable_seconds")
+    with api.stream("GET", f"/jobs/{job}/live") as growing:
+        assert growing.headers["content-type"] == "video/mp4"
+        glimpse = api.get(f"/jobs/{job}/preview")
+        while glimpse.status_code == 409 and api.get(f"/jobs/{job}").json()["state"] == "running":
+            time.sleep(0.1)
+            glimpse = api.get(f"/jobs/{job}/preview")
+        (tmp_path / "live.mp4").write_bytes(growing.read())
+    assert Image.open(io.BytesIO(glimpse.content)).size == (64, 64)
+    assert sum(1 for _ in read(tmp_path / "live.mp4")) == 24 * 8
+    assert ended(api, job)["state"] == "succeeded"
+
+
+def test_a_running_job_is_cancelled_and_the_next_begins(api: httpx.Client) -> None:
+    long, short = asked(api, seconds=60)["id"], asked(api, seconds=1)["id"]
+    begun(api, long)
+    api.post(f"/jobs/{long}/cancel")
+    assert ended(api, long)["state"] == "cancelled" and ended(api, short)["state"] == "succeeded"
+    assert api.get(f"/jobs/{long}").json()["films"] == []
+
+
+def test_jobs_that_wait_are_paused_and_moved(api: httpx.Client) -> None:
+    busy = asked(api, seconds=60)["id"]
+    begun(api, busy)
+    first, second = asked(api, "text_to_image", model="toy"), asked(api, "text_to_image", model="toy")
+    assert api.patch(f"/jobs/{first['id']}", json={"paused": True}).json()["paused"]
+    assert api.patch(f"/jobs/{second['id']}", json={"before": first["id"]}).status_code == 200
+    assert api.patch(f"/jobs/{busy}", json={"paused": True}).status_code == 409
+    api.post(f"/jobs/{busy}/cancel")
+    assert ended(api, second["id"])["state"] == "succeeded"
+    assert api.get(f"/jobs/{first['id']}").json()["state"] == "queued"
+    api.patch(f"/jobs/{first['id']}", json={"paused": False})
+    assert ended(api, first["id"])["state"] == "succeeded"
+
+
+def test_one_intention_is_one_job(api: httpx.Client) -> None:
+    order = {"task": "text_to_image", "prompt": WORDS, "model": "toy"}
+    twice = [api.post("/jobs", json=order, headers={"idempotency-key": "k1"}).json()["id"] for _ in range(2)]
+    assert twice[0] == twice[1] != api.post("/jobs", json=order).json()["id"]
+
+
+def test_a_deadline_that_is_over_ends_a_job(api: httpx.Client) -> None:
+    late = ended(api, asked(api, seconds=60, params={"deadline": 1.5})["id"])
+    assert (late["state"], late["error"]["code"]) == ("failed", "deadline")
+
+
+def test_what_was_made_and_what_was_brought_are_sources(api: httpx.Client, tmp_path: Path) -> None:
+    made = ended(api, asked(api, seconds=1, width=128, height=128)["id"])
+    film = httpx.get(made["films"][0]["url"])
+    brought = api.post("/files", files={"file": ("mine.mp4", film.content, "video/mp4")}).json()
+    assert (brought["state"], brought["seconds"], brought["width"]) == ("ready", 1.0, 128)
+    for clip in ({"job": made["id"]}, {"file": brought["id"]}, {"asset": made["films"][0]["digest"]}):
+        longer = ended(api, asked(api, "extend", clip=clip, seconds=1, width=128, height=128)["id"])
+        assert longer["films"][0]["seconds"] == 2.0, longer
+    laid = [{"media": {"job": made["id"]}, "start": 0.5}]
+    canvas = ended(api, asked(api, "canvas", clips=laid, seconds=2)["id"])
+    assert canvas["state"] == "succeeded" and api.delete(f"/files/{brought['id']}").status_code == 204
+    assert api.get(f"/files/{brought['id']}").status_code == 404
+
+
+def test_the_same_seed_is_the_same_film_to_the_byte(api: httpx.Client) -> None:
+    one, two = (ended(api, asked(api, seconds=1, seed=7)["id"])["films"][0] for _ in range(2))
+    assert one["digest"] == two["digest"] and one["seed"] == 7
+
+
+def test_a_url_that_is_not_ours_or_is_changed_opens_nothing(api: httpx.Client) -> None:
+    made = ended(api, asked(api, "text_to_image", model="toy")["id"])["films"][0]
+    assert httpx.get(made["url"]).headers["content-type"] == "image/png"
+    assert httpx.get(made["thumbnail_url"]).headers["content-type"] == "image/webp"
+    assert httpx.get(made["url"].replace("until=", "until=1")).status_code == 403
+    assert httpx.get(made["url"].replace("/0/video", "/1/video")).status_code == 403
+
+
+def test_what_cannot_be_is_refused_before_it_is_a_job(api: httpx.Client) -> None:
+    before = api.get("/metrics").status_code, len(api.get("/jobs", params={"limit": 100}).json()["jobs"])
+    for order, status in (
+        ({"task": "text_to_video", "prompt": ""}, 400),
+        ({"task": "text_to_video", "prompt": WORDS, "seconds": 1e9}, 400),
+        ({"task": "upscale", "prompt": WORDS, "clip": {"job": "nothing"}}, 404),
+        ({"task": "animate", "prompt": WORDS}, 422),
+        ({"task": "fly", "prompt": WORDS}, 422),
+        ({"task": "text_to_video", "prompt": WORDS, "model": "wan"}, 400),
+    ):
+        answer = api.post("/jobs", json=order)
+        assert answer.status_code == status and answer.json()["error"]["message"], (order, answer.text)
+    assert len(api.get("/jobs", params={"limit": 100}).json()["jobs"]) == before[1]
+
+
+def test_a_page_of_jobs_goes_on_after_the_one_before(api: httpx.Client) -> None:
+    for _ in range(3):
+        asked(api, "text_to_image", model="toy")
+    first = api.get("/jobs", params={"limit": 2}).json()
+    second = api.get("/jobs", params={"limit": 2, "after": first["jobs"][-1]["id"]}).json()
+    ids = [job["id"] for page in (first, second) for job in page["jobs"]]
+    assert first["more"] and len(set(ids)) == 4
+
+
+def test_usage_and_metrics_count_what_was_made(running: Service, api: httpx.Client) -> None:
+    ended(api, asked(api, seconds=1)["id"])
+    assert sum(row["video_seconds"] for row in api.get("/usage").json()) >= 1
+    text = httpx.get(f"{running.url}/metrics").text
+    assert re.search(r'cinecanvas_jobs\{state="succeeded"\} [1-9]', text) and "cinecanvas_workers 1.0" in text
