@@ -87,7 +87,7 @@ def test_events_go_on_where_a_listener_broke_off(api: httpx.Client) -> None:
 
 
 def test_a_film_is_watched_and_glimpsed_while_it_is_made(api: httpx.Client, tmp_path: Path) -> None:
-    job = asked(api, seconds=24, order="causal")["id"]
+    job = asked(api, seconds=8, order="causal")["id"]
     begun(api, job, "watchable_seconds")
     with api.stream("GET", f"/jobs/{job}/live") as growing:
         assert growing.headers["content-type"] == "video/mp4"
@@ -97,7 +97,7 @@ def test_a_film_is_watched_and_glimpsed_while_it_is_made(api: httpx.Client, tmp_
             glimpse = api.get(f"/jobs/{job}/preview")
         (tmp_path / "live.mp4").write_bytes(growing.read())
     assert Image.open(io.BytesIO(glimpse.content)).size == (64, 64)
-    assert sum(1 for _ in read(tmp_path / "live.mp4")) == 24 * 8
+    assert sum(1 for _ in read(tmp_path / "live.mp4")) == 8 * 8
     assert ended(api, job)["state"] == "succeeded"
 
 
@@ -162,7 +162,7 @@ def test_a_url_that_is_not_ours_or_is_changed_opens_nothing(api: httpx.Client) -
 
 
 def test_what_cannot_be_is_refused_before_it_is_a_job(api: httpx.Client) -> None:
-    before = api.get("/metrics").status_code, len(api.get("/jobs", params={"limit": 100}).json()["jobs"])
+    before = len(api.get("/jobs", params={"limit": 100}).json()["jobs"])
     for order, status in (
         ({"task": "text_to_video", "prompt": ""}, 400),
         ({"task": "text_to_video", "prompt": WORDS, "seconds": 1e9}, 400),
@@ -173,7 +173,7 @@ def test_what_cannot_be_is_refused_before_it_is_a_job(api: httpx.Client) -> None
     ):
         answer = api.post("/jobs", json=order)
         assert answer.status_code == status and answer.json()["error"]["message"], (order, answer.text)
-    assert len(api.get("/jobs", params={"limit": 100}).json()["jobs"]) == before[1]
+    assert len(api.get("/jobs", params={"limit": 100}).json()["jobs"]) == before
 
 
 def test_a_page_of_jobs_goes_on_after_the_one_before(api: httpx.Client) -> None:

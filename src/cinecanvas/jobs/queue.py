@@ -169,7 +169,8 @@ class Queue:
 
     def repeated(self, body: str, *, account: str, within: float = 600.0) -> Job | None:
         """The job that an account got for the same body (its digest) in the last seconds."""
-        same = sa.and_(jobs.c.account == account, jobs.c.body == body, jobs.c.created > now() - within)
+        lately = sa.and_(jobs.c.created > now() - within, sa.not_(jobs.c.hidden))
+        same = sa.and_(jobs.c.account == account, jobs.c.body == body, lately)
         with self.database.read() as connection:
             row = connection.execute(sa.select(*_COLUMNS).where(same).order_by(jobs.c.created.desc())).first()
             return None if row is None else _job(row)

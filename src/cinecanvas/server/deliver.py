@@ -32,7 +32,7 @@ def stored(desk: Desk, held: tuple[str, str, int], request: Request) -> Response
     digest, media_type, size = held
     tag = f'"{digest.removeprefix("sha256:")}"'
     headers = {"etag": tag, "cache-control": "private, max-age=86400", "content-disposition": "inline"}
-    if request.headers.get("if-none-match") == tag:
+    if _has(request, tag):
         return Response(status_code=304, headers=headers)
     if desk.store.root is not None:
         return FileResponse(desk.store.path(digest), media_type=media_type, headers=headers)
@@ -45,8 +45,18 @@ def made(desk: Desk, job: Job, variant: Variant, output: int, request: Request) 
     if variant == "video":
         asset = desk.made(job, output)
         return stored(desk, (asset.digest, asset.media_type, asset.bytes), request)
+    tag = f'"{variant}-{desk.made(job, output).digest.removeprefix("sha256:")}"'
+    headers = {"etag": tag, "cache-control": "private, max-age=86400"}
+    if _has(request, tag):
+        return Response(status_code=304, headers=headers)
     picture = desk.picture(job, variant, output)
-    return Response(picture.data, media_type=picture.media_type, headers={"cache-control": "private, max-age=86400"})
+    return Response(picture.data, media_type=picture.media_type, headers=headers)
+
+
+def _has(request: Request, tag: str) -> bool:
+    """Whether the asker says that he has what bears this tag."""
+    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
+    return tag in known or "*" in known
 
 
 def watched(desk: Desk, job: Job, request: Request) -> Response:

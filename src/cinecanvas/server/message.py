@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import UploadFile
 
@@ -42,9 +43,11 @@ class Message(BaseModel):
 def first_fault(errors: Any) -> Fault:
     """The first thing that pydantic found, as one line."""
     first = errors[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    place = [part for part in place if "[" not in part]  # a union's own word for one of its kinds
     name = ".".join(place)[:80]
     said = first["msg"].removeprefix("Value error, ")
+    said = "A file, or an object that names one, is needed" if first["type"] == "is_instance_of" else said
     unknown = first["type"] == "extra_forbidden"
     text = f"The field {name} is not known here." if unknown else f"{name or 'The body'}: {said}."
     return Fault(400, "unknown_parameter" if unknown else "invalid_request", text, name)
@@ -61,7 +64,8 @@ async def message(request: Request) -> Message:
             if isinstance(value, str):
                 digest.update(value.encode("utf-8", "surrogatepass") + b"\0")
             else:
-                digest.update(f"{value.filename} {value.size}\0".encode("utf-8", "surrogatepass"))
+                digest.update(f"{value.filename}\0".encode("utf-8", "surrogatepass"))
+                digest.update(await run_in_threadpool(_hash, value))
         return Message(fields=_nested(form.multi_items()), digest=digest.hexdigest())
     raw = await request.body()
     if not raw.strip():
@@ -78,6 +82,12 @@ async def message(request: Request) -> Message:
 def _digest(request: Request, raw: bytes) -> Any:
     """The path counts: the same body to another video asks for something else."""
     return hashlib.sha256(request.url.path.encode("utf-8", "surrogatepass") + b"\0" + raw)
+
+
+def _hash(file: UploadFile) -> bytes:
+    whole = hashlib.file_digest(file.file, "sha256").digest()  # type: ignore[arg-type]
+    file.file.seek(0)
+    return whole
 
 
 def _nested(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
