@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import logging
@@ -101,8 +102,6 @@ def serve(options: Options, where: Settings) -> None:
         )
         config = uvicorn.Config(
             guard(desk, keys, options, guarded=guarded),
-            host=options.host,
-            port=options.port,
             http=Punctual,
             ws="none",
             access_log=False,
@@ -113,9 +112,9 @@ def serve(options: Options, where: Settings) -> None:
             forwarded_allow_ips=options.proxies or None,
             proxy_headers=bool(options.proxies),
         )
-        with crew(desk, options):
-            LOG.info("ready at http://%s:%d", options.host, options.port)
-            uvicorn.Server(config).run()
+        with listening(options) as line, crew(desk, options, port := line.getsockname()[1]):
+            LOG.info("listening at http://%s:%d", options.host, port)
+            uvicorn.Server(config).run(sockets=[line])
     database.close()
 
 
@@ -162,12 +161,28 @@ def guard(desk: Desk, keys: Keys, options: Options, *, guarded: bool) -> Guard:
 
 
 @contextmanager
-def crew(desk: Desk, options: Options) -> Iterator[None]:
+def listening(options: Options) -> Iterator[socket.socket]:
+    """The place where the server is asked, taken before anything is begun; port 0 is one that is free."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        line = socket.create_server((options.host, options.port), family=family, backlog=2048)
+    except OSError as error:
+        why = "it is taken" if error.errno == errno.EADDRINUSE else "this machine does not let it"
+        raise BadRequest(
+            f"The server was to listen at {options.host}:{options.port}, but {why}",
+            do="Choose another --port or --host",
+        ) from None
+    with line:
+        yield line
+
+
+@contextmanager
+def crew(desk: Desk, options: Options, port: int) -> Iterator[None]:
     """So many worker processes for as long as this lasts; and what time brings is seen to."""
     over = threading.Event()
     threads = [threading.Thread(target=_kept, args=(desk, options, over), daemon=True) for _ in range(options.workers)]
     threads.append(threading.Thread(target=_swept, args=(desk, over), daemon=True))
-    base = desk.public or f"http://{options.host}:{options.port}"
+    base = desk.public or f"http://{options.host}:{port}"
     courier = Courier(desk.queue.database, lambda job, state: told(desk, job, state, base=base), desk.web)
     threads.append(threading.Thread(target=courier.run, args=(over,), daemon=True))
     for thread in threads:
