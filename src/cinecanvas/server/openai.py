@@ -66,6 +66,7 @@ class Create(_Fields):
     seconds: float = Field(default=4.0, gt=0)
     size: str = "720x1280"
     input_reference: Upload | Reference | None = None
+    characters: Any = None  # known, so that their refusal says why
     # ours, by extra_body: what the vendor's API has no field for
     seed: int | None = None
     fps: float | None = None
@@ -103,6 +104,8 @@ class Character(_Fields):
 @router.post("/videos")
 def create(desk: At, caller: Creator, sent: Sent, request: Request) -> Any:
     body = sent.read(Create)
+    if body.characters:
+        raise Unsupported("Characters were given", "No model here can show one again", "Describe them in the prompt")
     asked = {"prompt": body.prompt, "seconds": body.seconds, "seed": body.seed, "fps": body.fps}
     asked |= {"negative": body.negative_prompt, "quality": body.quality, **parse_size(body.size)._asdict()}
     task = "text_to_video"
