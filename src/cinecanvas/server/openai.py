@@ -34,7 +34,9 @@ MODELS = (
 _STATES = {"queued": "queued", "running": "in_progress", "succeeded": "completed"}
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 _QUALITY = {"low": "draft", "standard": "standard", "medium": "standard", "high": "best", "hd": "best", "auto": None}
-_ID = re.compile(r"(?:video|file|char)_([0-9a-f]{32})")
+_ID = re.compile(r"(video|file|char)_([0-9a-f]{32})")
+
+_KINDS = {"video": "video", "file": "file", "char": "character"}  # by the first word of their ids
 
 router = APIRouter()
 
@@ -148,7 +150,7 @@ def create_character(desk: At, caller: Creator, sent: Sent) -> Any:
 
 @router.get("/videos/characters/{character}")
 def get_character(desk: At, caller: Reader, character: str) -> Any:
-    return _character(_stored_file(desk, caller, character, purpose="character"))
+    return _character(_stored_file(desk, caller, character, kind="char"))
 
 
 @router.get("/videos")
@@ -164,7 +166,7 @@ def listed(
         dialect=NAME,
         kind="video",
         limit=limit + 1,
-        after=_bare(after) if after else None,
+        after=_bare(after, "video") if after else None,
         newest_first=order == "desc",
     )
     return _page([video(job) for job in found[:limit]], more=len(found) > limit)
@@ -276,7 +278,7 @@ def files(
         dialect=NAME,
         purpose=purpose,
         besides=("character", "media"),
-        after=_bare(after) if after else None,
+        after=_bare(after, "file") if after else None,
         limit=limit + 1,
         newest_first=order == "desc",
     )
@@ -290,7 +292,7 @@ def file(desk: At, caller: Reader, name: str) -> Any:
 
 @router.delete("/files/{name}")
 def delete_file(desk: At, caller: Creator, name: str) -> Any:
-    desk.files.delete(_bare(name), account=caller.account)
+    desk.files.delete(_stored_file(desk, caller, name).id, account=caller.account)
     return {"id": name, "object": "file", "deleted": True}
 
 
@@ -435,7 +437,7 @@ def _picture(desk: Desk, caller: Caller, reference: Upload | Reference) -> Sourc
     if (reference.image_url is None) == (reference.file_id is None):
         raise BadRequest("An input_reference holds image_url or file_id", "Exactly one of the two is possible")
     if reference.file_id is not None:
-        return Source(file=_bare(reference.file_id))
+        return Source(file=_stored_file(desk, caller, reference.file_id).id)
     return desk.source(caller, reference.image_url or "", dialect=NAME)
 
 
@@ -446,25 +448,26 @@ def _film(desk: Desk, caller: Caller, which: Upload | Which) -> Source:
 
 
 def _job(desk: Desk, caller: Caller, name: str) -> Job:
-    job = desk.queue.get(_bare(name), account=caller.account)
+    job = desk.queue.get(_bare(name, "video"), account=caller.account)
     if job.dialect != NAME:
         raise NoJob("There is no such video", do="Check its id")
     return job
 
 
-def _stored_file(desk: Desk, caller: Caller, name: str, *, purpose: str | None = None) -> StoredFile:
-    found = desk.files.get(_bare(name), account=caller.account)
-    if purpose is not None and found.purpose != purpose:
-        raise NoJob(f"There is no such {purpose}", do="Check its id")
+def _stored_file(desk: Desk, caller: Caller, name: str, *, kind: str = "file") -> StoredFile:
+    """A file that was brought through this dialect, or a character."""
+    found = desk.files.get(_bare(name, kind), account=caller.account)
+    if found.dialect != NAME or (found.purpose == "character") != (kind == "char"):
+        raise NoJob(f"There is no such {_KINDS[kind]}", do="Check its id")
     return found
 
 
-def _bare(name: str) -> str:
+def _bare(name: str, kind: str) -> str:
     """Our id behind one of this dialect's."""
     match = _ID.fullmatch(name)
-    if match is None:
-        raise NoJob("There is no such id here", do="Check it")
-    digits = match[1]
+    if match is None or match[1] != kind:
+        raise NoJob(f"There is no such {_KINDS[kind]}", do="Check its id")
+    digits = match[2]
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
