@@ -361,6 +361,27 @@ def test_what_cannot_be_made_is_refused_before_it_is_queued(
     assert words in caught.value.message and caught.value.param == param and caught.value.code
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "param", "words"),
+    [
+        ("/videos", {"input_reference": "a.png"}, "input_reference", "an object"),
+        ("/videos", {"input_reference": {"url": "a"}}, "input_reference.url", "not known here"),
+        ("/videos/edits", {"video": "video_1"}, "video", "an object"),
+        ("/videos/edits", {}, "video", "video"),
+        ("/videos/extensions", {"video": {}}, "video.id", "required"),
+        ("/videos/characters", {"name": "Bob", "video": "a"}, "video", "a file"),
+        ("/images/edits", {"image": "a.png"}, "image", "list"),
+        ("/images/edits", {"image": {}, "Style": "vivid"}, "Style", "not known here"),
+    ],
+)
+def test_what_is_wrong_is_named_as_its_asker_named_it(
+    idle: Service, path: str, body: dict[str, Any], param: str, words: str
+) -> None:
+    error = httpx.post(f"{idle.url}/v1{path}", json={"prompt": BALL, **body}).json()["error"]
+    error = error if path != "/videos/characters" else httpx.post(f"{idle.url}/v1{path}", json=body).json()["error"]
+    assert error["param"] == param and words in error["message"] and "Upload" not in error["message"]
+
+
 def test_ids_are_of_their_kind_and_of_this_api(idle: Service, waiting: openai.OpenAI) -> None:
     mine = waiting.files.create(file=("a.png", picture(), "image/png"), purpose="vision")
     video = waiting.videos.create(prompt=BALL, **SMALL)

@@ -23,6 +23,7 @@ Body = TypeVar("Body", bound=BaseModel)
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 _MOST_FIELDS = 200
 _MOST_TEXT = MOST_DATA_URI + (1 << 20)  # bytes of all text fields of a form together: they are held in memory
+_KIND, _FILE = re.compile(r"a valid dictionary or instance of \w+"), "an instance of UploadFile"
 _PIECE = 1 << 20  # bytes
 _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}  # by pydantic's types
 
@@ -44,15 +45,21 @@ class Message(BaseModel):
 
 
 def first_fault(errors: Any) -> Fault:
-    """The first thing that pydantic found, as one line."""
-    first = errors[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    name = ".".join(place)[:80]
-    said = first["msg"].removeprefix("Value error, ")
+    """The first thing that pydantic found, as one line; of a field that may be a file or more, what is more."""
+    first = next((error for error in errors if error["type"] != "is_instance_of"), errors[0])
     code = _CODES.get(first["type"], "invalid_request")
     unknown = code == "unknown_parameter"
+    *within, last = first["loc"] or ("",)
+    place = [part for part in within if not _is_kind(part)] + ([last] if unknown or not _is_kind(last) else [])
+    name = ".".join(str(part) for part in place if part not in ("body", "query", "path"))[:80]
+    said = _KIND.sub("an object", first["msg"].removeprefix("Value error, ")).replace(_FILE, "a file")
     text = f"The field {name} is not known here." if unknown else f"{name or 'The body'}: {said}."
     return Fault(400, code, text, name)
+
+
+def _is_kind(part: str | int) -> bool:
+    """Whether a part of a place is the name of a type, as pydantic puts there for a field of several."""
+    return isinstance(part, str) and (part[:1].isupper() or "[" in part)
 
 
 async def message(request: Request) -> Message:
