@@ -371,7 +371,7 @@ def test_what_cannot_be_made_is_refused_before_it_is_queued(
         ("/videos/extensions", {"video": {}}, "video.id", "required"),
         ("/videos/characters", {"name": "Bob", "video": "a"}, "video", "a file"),
         ("/images/edits", {"image": "a.png"}, "image", "list"),
-        ("/images/edits", {"image": {}, "Style": "vivid"}, "Style", "not known here"),
+        ("/videos", {"Style": "vivid"}, "Style", "not known here"),
     ],
 )
 def test_what_is_wrong_is_named_as_its_asker_named_it(
@@ -380,6 +380,20 @@ def test_what_is_wrong_is_named_as_its_asker_named_it(
     error = httpx.post(f"{idle.url}/v1{path}", json={"prompt": BALL, **body}).json()["error"]
     error = error if path != "/videos/characters" else httpx.post(f"{idle.url}/v1{path}", json=body).json()["error"]
     assert error["param"] == param and words in error["message"] and "Upload" not in error["message"]
+
+
+def test_a_picture_is_no_film_and_a_film_no_picture(waiting: openai.OpenAI, client: openai.OpenAI, film: Video) -> None:
+    still, moving = picture(), client.videos.download_content(film.id).content
+    for ask in (
+        lambda: waiting.videos.edit(prompt=BALL, video=still),
+        lambda: waiting.videos.extend(prompt=BALL, video=still, seconds="4"),
+        lambda: waiting.videos.create_character(name="Bob", video=still),
+        lambda: waiting.videos.create(prompt=BALL, input_reference=moving),
+        lambda: waiting.images.edit(prompt=BALL, image=("a.mp4", moving, "video/mp4")),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask()
+        assert "picture" in caught.value.message, caught.value
 
 
 def test_ids_are_of_their_kind_and_of_this_api(idle: Service, waiting: openai.OpenAI) -> None:
@@ -454,8 +468,13 @@ def test_files_are_kept_listed_read_and_deleted(client: openai.OpenAI) -> None:
     assert (gone.id, gone.object, gone.deleted) == (made[1].id, "file", True)
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(made[1].id)
-    with pytest.raises(openai.BadRequestError, match="cannot be read"):
-        client.files.create(file=("a.txt", b"words"), purpose="user_data")
+    soon = client.files.create(
+        file=picture(), purpose="vision", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert (soon.expires_at or 0) - soon.created_at == pytest.approx(3600, abs=1)
+    for file, purpose in ((b"words", "user_data"), (picture(), "character")):
+        with pytest.raises(openai.BadRequestError, match=r"cannot be read|purpose"):
+            client.files.create(file=("a.txt", file), purpose=purpose)  # type: ignore[arg-type]
 
 
 def test_models_are_ours_and_the_names_that_stand_for_them(client: openai.OpenAI) -> None:

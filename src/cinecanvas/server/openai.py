@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from cinecanvas.errors import BadRequest, Unsupported
+from cinecanvas.errors import BadMedia, BadRequest, Unsupported
 from cinecanvas.jobs.files import StoredFile
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.keys import Caller
@@ -145,7 +145,7 @@ def remix(desk: At, caller: Creator, sent: Sent, request: Request, video: str) -
 def create_character(desk: At, caller: Creator, sent: Sent) -> Any:
     body = sent.read(Character)
     made = desk.brought(caller, body.video.file, dialect=NAME, name=body.name, purpose="character", days=None)
-    return _character(made)
+    return _character(_moving(desk, made))
 
 
 @router.get("/videos/characters/{character}")
@@ -255,13 +255,27 @@ async def edit_images(desk: At, caller: Creator, sent: Sent, request: Request) -
     return await _pictures(desk, caller, sent, request, "edit", body, {"picture": pictures[0], "mask": body.mask})
 
 
+class Expiry(_Fields):
+    """When a file goes: so many seconds after it came."""
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=3600, le=2592000)
+
+
+class NewFile(_Fields):
+    """POST /files."""
+
+    file: Upload
+    purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+    expires_after: Expiry | None = None
+
+
 @router.post("/files")
 def upload(desk: At, caller: Creator, sent: Sent) -> Any:
-    file, purpose = sent.fields.get("file"), sent.fields.get("purpose")
-    if not isinstance(file, Upload) or not isinstance(purpose, str):
-        raise Refused(Fault(400, "missing_required_parameter", "A file and its purpose are needed.", "file"))
-    name = file.filename or "upload"
-    return _file(desk.brought(caller, file.file, dialect=NAME, name=name, purpose=purpose, days=30.0))
+    body = sent.read(NewFile)
+    days = body.expires_after.seconds / 86400 if body.expires_after else 30.0
+    name = body.file.filename or "upload"
+    return _file(desk.brought(caller, body.file.file, dialect=NAME, name=name, purpose=body.purpose, days=days))
 
 
 @router.get("/files")
@@ -387,7 +401,7 @@ async def _pictures(
         verb = task
         if task == "edit":
             verb = "inpaint" if given["mask"] is not None else "remix"
-            brought = desk.brought(caller, given["picture"].file, dialect=NAME)
+            brought = _still(desk.brought(caller, given["picture"].file, dialect=NAME))
             asked["clip"] = Source(file=brought.id)
             if brought.asset is not None and "width" not in asked:
                 asked |= {"width": brought.asset.width, "height": brought.asset.height}
@@ -433,18 +447,34 @@ def _quality(name: str | None) -> str | None:
 def _picture(desk: Desk, caller: Caller, reference: Upload | Reference) -> Source:
     """What an input_reference stands for."""
     if isinstance(reference, Upload):
-        return Source(file=desk.brought(caller, reference.file, dialect=NAME, name=reference.filename or "").id)
+        file = desk.brought(caller, reference.file, dialect=NAME, name=reference.filename or "")
+        return Source(file=_still(file).id)
     if (reference.image_url is None) == (reference.file_id is None):
         raise BadRequest("An input_reference holds image_url or file_id", "Exactly one of the two is possible")
     if reference.file_id is not None:
-        return Source(file=_stored_file(desk, caller, reference.file_id).id)
+        return Source(file=_still(_stored_file(desk, caller, reference.file_id)).id)
     return desk.source(caller, reference.image_url or "", dialect=NAME)
 
 
 def _film(desk: Desk, caller: Caller, which: Upload | Which) -> Source:
     if isinstance(which, Upload):
-        return Source(file=desk.brought(caller, which.file, dialect=NAME, name=which.filename or "").id)
+        return Source(file=_moving(desk, desk.brought(caller, which.file, dialect=NAME, name=which.filename or "")).id)
     return Source(job=_job(desk, caller, which.id).id)
+
+
+def _moving(desk: Desk, file: StoredFile) -> StoredFile:
+    """The file, if it is a film; a picture is forgotten."""
+    if file.asset is None or file.asset.seconds is None:
+        desk.files.delete(file.id)
+        raise BadMedia("A picture was given as a video", do="Pictures move as input_reference of a new video")
+    return file
+
+
+def _still(file: StoredFile) -> StoredFile:
+    """The file, if it is a picture."""
+    if file.asset is not None and file.asset.seconds is not None:
+        raise BadMedia("A film was given as a picture", do="Films go into edits and extensions of videos")
+    return file
 
 
 def _job(desk: Desk, caller: Caller, name: str) -> Job:
