@@ -25,14 +25,14 @@ POLL = 0.2  # s between two looks at a job whose end somebody waits for
 HEARTBEAT = 15.0  # s of silence before a comment is sent, so that nobody on the way hangs up
 MOST_WAIT = 55.0  # s; the clients give up after 60, and would then ask for the same a second time
 _PIECE = 1 << 18  # bytes
+_KEPT = {"cache-control": "private, max-age=86400"}
 
 
 def stored(desk: Desk, held: tuple[str, str, int], request: Request) -> Response:
     """An asset, with ranges and its digest as its tag: whoever has it already is not sent it again."""
     digest, media_type, size = held
-    tag = f'"{digest.removeprefix("sha256:")}"'
-    headers = {"etag": tag, "cache-control": "private, max-age=86400", "content-disposition": "inline"}
-    if _has(request, tag):
+    headers = {"etag": f'"{digest.removeprefix("sha256:")}"', "content-disposition": "inline", **_KEPT}
+    if _has(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
     if desk.store.root is not None:
         return FileResponse(desk.store.path(digest), media_type=media_type, headers=headers)
@@ -45,18 +45,17 @@ def made(desk: Desk, job: Job, variant: Variant, output: int, request: Request) 
     if variant == "video":
         asset = desk.made(job, output)
         return stored(desk, (asset.digest, asset.media_type, asset.bytes), request)
-    tag = f'"{variant}-{desk.made(job, output).digest.removeprefix("sha256:")}"'
-    headers = {"etag": tag, "cache-control": "private, max-age=86400"}
-    if _has(request, tag):
+    headers = {"etag": f'"{variant}-{desk.made(job, output).digest.removeprefix("sha256:")}"', **_KEPT}
+    if _has(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
     picture = desk.picture(job, variant, output)
     return Response(picture.data, media_type=picture.media_type, headers=headers)
 
 
 def _has(request: Request, tag: str) -> bool:
-    """Whether the asker says that he has what bears this tag."""
-    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
-    return tag in known or "*" in known
+    """Whether the asker says that he has it already."""
+    tags = request.headers.get("if-none-match", "").split(",")
+    return any(one.strip().removeprefix("W/") in (tag, "*") for one in tags)
 
 
 def watched(desk: Desk, job: Job, request: Request) -> Response:

@@ -203,6 +203,8 @@ class Desk:
 
     def made(self, job: Job, output: int = 0) -> Asset:
         """An asset of a job that has ended well."""
+        if job.state in ("failed", "cancelled"):
+            raise NotNow(f"The job is {job.state}", "It made nothing", "Make it again")
         if job.state != "succeeded":
             raise NotNow(f"The job is {job.state}", "Only what is finished can be taken", "Wait until it has ended")
         if job.outcome is None or output >= len(job.outcome.assets):

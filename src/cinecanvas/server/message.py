@@ -11,17 +11,21 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from cinecanvas.errors import BadRequest
 from cinecanvas.jobs.keys import LOCAL, Caller
-from cinecanvas.server.desk import Desk
+from cinecanvas.server.desk import MOST_DATA_URI, Desk
 from cinecanvas.server.dialect import Fault, Refused
 
 Body = TypeVar("Body", bound=BaseModel)
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 _MOST_FIELDS = 200
-_MOST_PART = 1 << 20  # bytes of one text field of a form
+_MOST_TEXT = MOST_DATA_URI + (1 << 20)  # bytes of all text fields of a form together: they are held in memory
+_KIND, _FILE = re.compile(r"a valid dictionary or instance of \w+"), "an instance of UploadFile"
+_PIECE = 1 << 20  # bytes
+_CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}  # by pydantic's types
 
 
 class Message(BaseModel):
@@ -41,31 +45,36 @@ class Message(BaseModel):
 
 
 def first_fault(errors: Any) -> Fault:
-    """The first thing that pydantic found, as one line."""
-    first = errors[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-    place = [part for part in place if "[" not in part]  # a union's own word for one of its kinds
-    name = ".".join(place)[:80]
-    said = first["msg"].removeprefix("Value error, ")
-    said = "A file, or an object that names one, is needed" if first["type"] == "is_instance_of" else said
-    unknown = first["type"] == "extra_forbidden"
+    """The first thing that pydantic found, as one line; of a field that may be a file or more, what is more."""
+    first = next((error for error in errors if error["type"] != "is_instance_of"), errors[0])
+    code = _CODES.get(first["type"], "invalid_request")
+    unknown = code == "unknown_parameter"
+    *within, last = first["loc"] or ("",)
+    place = [part for part in within if not _is_kind(part)] + ([last] if unknown or not _is_kind(last) else [])
+    name = ".".join(str(part) for part in place if part not in ("body", "query", "path", "header"))[:80]
+    said = _KIND.sub("an object", first["msg"].removeprefix("Value error, ")).replace(_FILE, "a file")
     text = f"The field {name} is not known here." if unknown else f"{name or 'The body'}: {said}."
-    return Fault(400, "unknown_parameter" if unknown else "invalid_request", text, name)
+    return Fault(400, code, text, name)
+
+
+def _is_kind(part: str | int) -> bool:
+    """Whether a part of a place is the name of a type, as pydantic puts there for a field of several."""
+    return isinstance(part, str) and (part[:1].isupper() or "[" in part)
 
 
 async def message(request: Request) -> Message:
     """The body of a request, whichever way it is encoded."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        form = await request.form(max_files=80, max_fields=_MOST_FIELDS, max_part_size=_MOST_PART)
+        form = await (_form(request) if kind.startswith("multipart") else request.form())
         digest = _digest(request, b"")
         for name, value in form.multi_items():
             digest.update(name.encode() + b"\0")
             if isinstance(value, str):
                 digest.update(value.encode("utf-8", "surrogatepass") + b"\0")
             else:
-                digest.update(f"{value.filename}\0".encode("utf-8", "surrogatepass"))
-                digest.update(await run_in_threadpool(_hash, value))
+                digest.update(f"{value.filename} {value.size}\0".encode("utf-8", "surrogatepass"))
+                await run_in_threadpool(_add, digest, value)
         return Message(fields=_nested(form.multi_items()), digest=digest.hexdigest())
     raw = await request.body()
     if not raw.strip():
@@ -79,15 +88,37 @@ async def message(request: Request) -> Message:
     return Message(fields=value, digest=_digest(request, raw).hexdigest())
 
 
+async def _form(request: Request) -> FormData:
+    try:
+        most = {"max_files": 80, "max_fields": _MOST_FIELDS, "max_part_size": _MOST_TEXT}
+        return await _Form(request.headers, request.stream(), **most).parse()
+    except MultiPartException as error:
+        raise BadRequest("The form cannot be read", error.message.rstrip(".")) from None
+
+
+class _Form(MultiPartParser):
+    """A form whose text is bounded as a whole: one field may be a picture as a data URL, as Node sends it."""
+
+    text = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self.text += end - start
+            if self.text > _MOST_TEXT:
+                raise MultiPartException(f"Its text is longer than {_MOST_TEXT >> 20} MB.")
+        super().on_part_data(data, start, end)
+
+
+def _add(digest: Any, upload: UploadFile) -> None:
+    """The bytes of a file: two pictures of one size are two."""
+    while piece := upload.file.read(_PIECE):
+        digest.update(piece)
+    upload.file.seek(0)
+
+
 def _digest(request: Request, raw: bytes) -> Any:
     """The path counts: the same body to another video asks for something else."""
     return hashlib.sha256(request.url.path.encode("utf-8", "surrogatepass") + b"\0" + raw)
-
-
-def _hash(file: UploadFile) -> bytes:
-    whole = hashlib.file_digest(file.file, "sha256").digest()  # type: ignore[arg-type]
-    file.file.seek(0)
-    return whole
 
 
 def _nested(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from cinecanvas.errors import BadRequest, Unsupported
+from cinecanvas.errors import BadMedia, BadRequest, Unsupported
 from cinecanvas.jobs.files import StoredFile
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.keys import Caller
@@ -34,7 +34,9 @@ MODELS = (
 _STATES = {"queued": "queued", "running": "in_progress", "succeeded": "completed"}
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 _QUALITY = {"low": "draft", "standard": "standard", "medium": "standard", "high": "best", "hd": "best", "auto": None}
-_ID = re.compile(r"(?:video|file|char)_([0-9a-f]{32})")
+_ID = re.compile(r"(video|file|char)_([0-9a-f]{32})")
+
+_KINDS = {"video": "video", "file": "file", "char": "character"}  # by the first word of their ids
 
 router = APIRouter()
 
@@ -66,6 +68,7 @@ class Create(_Fields):
     seconds: float = Field(default=4.0, gt=0)
     size: str = "720x1280"
     input_reference: Upload | Reference | None = None
+    characters: Any = None  # known, so that their refusal says why
     # ours, by extra_body: what the vendor's API has no field for
     seed: int | None = None
     fps: float | None = None
@@ -103,6 +106,8 @@ class Character(_Fields):
 @router.post("/videos")
 def create(desk: At, caller: Creator, sent: Sent, request: Request) -> Any:
     body = sent.read(Create)
+    if body.characters:
+        raise Unsupported("Characters were given", "No model here can show one again", "Describe them in the prompt")
     asked = {"prompt": body.prompt, "seconds": body.seconds, "seed": body.seed, "fps": body.fps}
     asked |= {"negative": body.negative_prompt, "quality": body.quality, **parse_size(body.size)._asdict()}
     task = "text_to_video"
@@ -140,12 +145,12 @@ def remix(desk: At, caller: Creator, sent: Sent, request: Request, video: str) -
 def create_character(desk: At, caller: Creator, sent: Sent) -> Any:
     body = sent.read(Character)
     made = desk.brought(caller, body.video.file, dialect=NAME, name=body.name, purpose="character", days=None)
-    return _character(made)
+    return _character(_moving(desk, made))
 
 
 @router.get("/videos/characters/{character}")
 def get_character(desk: At, caller: Reader, character: str) -> Any:
-    return _character(_stored_file(desk, caller, character, purpose="character"))
+    return _character(_stored_file(desk, caller, character, kind="char"))
 
 
 @router.get("/videos")
@@ -161,7 +166,7 @@ def listed(
         dialect=NAME,
         kind="video",
         limit=limit + 1,
-        after=_bare(after) if after else None,
+        after=_bare(after, "video") if after else None,
         newest_first=order == "desc",
     )
     return _page([video(job) for job in found[:limit]], more=len(found) > limit)
@@ -250,13 +255,27 @@ async def edit_images(desk: At, caller: Creator, sent: Sent, request: Request) -
     return await _pictures(desk, caller, sent, request, "edit", body, {"picture": pictures[0], "mask": body.mask})
 
 
+class Expiry(_Fields):
+    """When a file goes: so many seconds after it came."""
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=3600, le=2592000)
+
+
+class NewFile(_Fields):
+    """POST /files."""
+
+    file: Upload
+    purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+    expires_after: Expiry | None = None
+
+
 @router.post("/files")
 def upload(desk: At, caller: Creator, sent: Sent) -> Any:
-    file, purpose = sent.fields.get("file"), sent.fields.get("purpose")
-    if not isinstance(file, Upload) or not isinstance(purpose, str):
-        raise Refused(Fault(400, "missing_required_parameter", "A file and its purpose are needed.", "file"))
-    name = file.filename or "upload"
-    return _file(desk.brought(caller, file.file, dialect=NAME, name=name, purpose=purpose, days=30.0))
+    body = sent.read(NewFile)
+    days = body.expires_after.seconds / 86400 if body.expires_after else 30.0
+    name = body.file.filename or "upload"
+    return _file(desk.brought(caller, body.file.file, dialect=NAME, name=name, purpose=body.purpose, days=days))
 
 
 @router.get("/files")
@@ -273,7 +292,7 @@ def files(
         dialect=NAME,
         purpose=purpose,
         besides=("character", "media"),
-        after=_bare(after) if after else None,
+        after=_bare(after, "file") if after else None,
         limit=limit + 1,
         newest_first=order == "desc",
     )
@@ -287,7 +306,7 @@ def file(desk: At, caller: Reader, name: str) -> Any:
 
 @router.delete("/files/{name}")
 def delete_file(desk: At, caller: Creator, name: str) -> Any:
-    desk.files.delete(_bare(name), account=caller.account)
+    desk.files.delete(_stored_file(desk, caller, name).id, account=caller.account)
     return {"id": name, "object": "file", "deleted": True}
 
 
@@ -382,7 +401,7 @@ async def _pictures(
         verb = task
         if task == "edit":
             verb = "inpaint" if given["mask"] is not None else "remix"
-            brought = desk.brought(caller, given["picture"].file, dialect=NAME)
+            brought = _still(desk.brought(caller, given["picture"].file, dialect=NAME))
             asked["clip"] = Source(file=brought.id)
             if brought.asset is not None and "width" not in asked:
                 asked |= {"width": brought.asset.width, "height": brought.asset.height}
@@ -428,40 +447,57 @@ def _quality(name: str | None) -> str | None:
 def _picture(desk: Desk, caller: Caller, reference: Upload | Reference) -> Source:
     """What an input_reference stands for."""
     if isinstance(reference, Upload):
-        return Source(file=desk.brought(caller, reference.file, dialect=NAME, name=reference.filename or "").id)
+        file = desk.brought(caller, reference.file, dialect=NAME, name=reference.filename or "")
+        return Source(file=_still(file).id)
     if (reference.image_url is None) == (reference.file_id is None):
         raise BadRequest("An input_reference holds image_url or file_id", "Exactly one of the two is possible")
     if reference.file_id is not None:
-        return Source(file=_bare(reference.file_id))
+        return Source(file=_still(_stored_file(desk, caller, reference.file_id)).id)
     return desk.source(caller, reference.image_url or "", dialect=NAME)
 
 
 def _film(desk: Desk, caller: Caller, which: Upload | Which) -> Source:
     if isinstance(which, Upload):
-        return Source(file=desk.brought(caller, which.file, dialect=NAME, name=which.filename or "").id)
+        return Source(file=_moving(desk, desk.brought(caller, which.file, dialect=NAME, name=which.filename or "")).id)
     return Source(job=_job(desk, caller, which.id).id)
 
 
+def _moving(desk: Desk, file: StoredFile) -> StoredFile:
+    """The file, if it is a film; a picture is forgotten."""
+    if file.asset is None or file.asset.seconds is None:
+        desk.files.delete(file.id)
+        raise BadMedia("A picture was given as a video", do="Pictures move as input_reference of a new video")
+    return file
+
+
+def _still(file: StoredFile) -> StoredFile:
+    """The file, if it is a picture."""
+    if file.asset is not None and file.asset.seconds is not None:
+        raise BadMedia("A film was given as a picture", do="Films go into edits and extensions of videos")
+    return file
+
+
 def _job(desk: Desk, caller: Caller, name: str) -> Job:
-    job = desk.queue.get(_bare(name), account=caller.account)
+    job = desk.queue.get(_bare(name, "video"), account=caller.account)
     if job.dialect != NAME:
         raise NoJob("There is no such video", do="Check its id")
     return job
 
 
-def _stored_file(desk: Desk, caller: Caller, name: str, *, purpose: str | None = None) -> StoredFile:
-    found = desk.files.get(_bare(name), account=caller.account)
-    if purpose is not None and found.purpose != purpose:
-        raise NoJob(f"There is no such {purpose}", do="Check its id")
+def _stored_file(desk: Desk, caller: Caller, name: str, *, kind: str = "file") -> StoredFile:
+    """A file that was brought through this dialect, or a character."""
+    found = desk.files.get(_bare(name, kind), account=caller.account)
+    if found.dialect != NAME or (found.purpose == "character") != (kind == "char"):
+        raise NoJob(f"There is no such {_KINDS[kind]}", do="Check its id")
     return found
 
 
-def _bare(name: str) -> str:
+def _bare(name: str, kind: str) -> str:
     """Our id behind one of this dialect's."""
     match = _ID.fullmatch(name)
-    if match is None:
-        raise NoJob("There is no such id here", do="Check it")
-    digits = match[1]
+    if match is None or match[1] != kind:
+        raise NoJob(f"There is no such {_KINDS[kind]}", do="Check its id")
+    digits = match[2]
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
