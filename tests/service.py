@@ -37,9 +37,10 @@ class Service(NamedTuple):
 
 
 @contextmanager
-def service(home: Path, *, workers: int = 1, options: Sequence[str] = ()) -> Iterator[Service]:
+def service(home: Path, *, workers: int = 1, options: Sequence[str] = (), database: str = "") -> Iterator[Service]:
     """A server for as long as this lasts; no key exists, so it lets this machine's own user in."""
     environment = {**os.environ, "CINECANVAS_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    environment["CINECANVAS_DATABASE"] = database
     where = settings(environment)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -62,13 +63,11 @@ def service(home: Path, *, workers: int = 1, options: Sequence[str] = ()) -> Ite
     try:
         url = f"http://127.0.0.1:{port}"
         _await(url, process, log)
-        database, store = Database.at(where.database), Store.at(where.store)
+        rows, store = Database.at(where.database), Store.at(where.store)
         with Warden(store) as warden:
-            desk = Desk(
-                Queue(database), store, Files(database), warden, where, signing_secret(database), served_models()
-            )
+            desk = Desk(Queue(rows), store, Files(rows), warden, where, signing_secret(rows), served_models())
             yield Service(url, desk, where, log)
-        database.close()
+        rows.close()
     finally:
         process.send_signal(signal.SIGTERM)
         try:

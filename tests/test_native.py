@@ -190,3 +190,13 @@ def test_usage_and_metrics_count_what_was_made(running: Service, api: httpx.Clie
     assert sum(row["video_seconds"] for row in api.get("/usage").json()) >= 1
     text = httpx.get(f"{running.url}/metrics").text
     assert re.search(r'cinecanvas_jobs\{state="succeeded"\} [1-9]', text) and "cinecanvas_workers 1.0" in text
+
+
+def test_a_server_over_postgresql_makes_a_film(postgresql: Any, tmp_path: Path) -> None:
+    with (
+        service(tmp_path, database=postgresql.url(postgresql.database())) as one,
+        httpx.Client(base_url=f"{one.url}/api/v1", timeout=60.0) as api,
+    ):
+        job = asked(api, seconds=1)["id"]
+        assert ended(api, job)["state"] == "succeeded"
+        assert [kind for _, kind, _ in heard(api.get(f"/jobs/{job}/events").text)][-1] == "succeeded"
