@@ -97,8 +97,10 @@ class Cue(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at: float
-    prompt: str
+    at: float = Field(
+        strict=True, description="The second.", json_schema_extra={"minimum": 0, "maximum": MOST_SECONDS}
+    )
+    prompt: str = Field(description="What to show from then on.", json_schema_extra={"maxLength": MOST_PROMPT})
 
     @model_validator(mode="wrap")
     @classmethod

@@ -16,6 +16,7 @@ from cinecanvas.server import agents, elevenlabs, luma, native, openai, runway
 from cinecanvas.server.deliver import made, watched
 from cinecanvas.server.desk import Desk, named
 from cinecanvas.server.dialect import Dialect, Fault, fault_of
+from cinecanvas.server.document import document
 from cinecanvas.server.message import Admin, At, first_fault
 from cinecanvas.server.metrics import CONTENT_TYPE, Metrics
 
@@ -42,7 +43,7 @@ def build(desk: Desk) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
-        generate_unique_id_function=lambda route: f"{route.tags[0] if route.tags else 'server'}_{route.name}",
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.desk = desk
     app.state.metrics = Metrics(desk.queue, lambda path: dialect_of(path).name)
@@ -54,6 +55,8 @@ def build(desk: Desk) -> FastAPI:
     app.add_api_route("/readyz", ready, include_in_schema=False)
     app.add_api_route("/metrics", metrics, include_in_schema=False)
     app.add_api_route("/media/{job}/{output}/{variant}", media, include_in_schema=False, methods=["GET", "HEAD"])
+    written = app.openapi
+    app.openapi = lambda: document(written(), models=desk.models)  # type: ignore[method-assign]
     app.add_exception_handler(CinecanvasError, _refused)
     app.add_exception_handler(RequestValidationError, _unreadable)
     app.add_exception_handler(HTTPException, _http)
