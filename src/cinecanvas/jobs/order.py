@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from cinecanvas import request as tasks
 from cinecanvas.errors import BadRequest, Unsupported
@@ -24,8 +34,19 @@ VERBS: Mapping[str, Callable[..., Request]] = {
         *(tasks.loop, tasks.retake, tasks.inpaint, tasks.outpaint, tasks.remix, tasks.upscale, tasks.join),
     )
 }
+ID = r"^[0-9A-Za-z_-]{1,64}$"  # of a job or file
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
+
+
+def _whole(value: Any) -> Any:
+    """2.0 is a whole number in JSON; "2" and true are none."""
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
 Real = Annotated[float, Strict()]  # what is sent as text is not a number
+WHOLE = BeforeValidator(_whole)
 _PLACES = ("asset", "file", "job", "url")
 
 
@@ -40,9 +61,11 @@ class Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"oneOf": [_given(n) for n in _PLACES]})
 
     asset: str | None = Field(default=None, pattern=_DIGEST, description="The digest of an asset of yours.")
-    file: str | None = Field(default=None, max_length=64, description="The id of a file that you uploaded.")
-    job: str | None = Field(default=None, max_length=64, description="The id of a finished job of yours.")
-    output: int = Field(default=0, ge=0, le=999, strict=True, description="Which of the job's videos, from 0.")
+    file: str | None = Field(default=None, pattern=ID, description="The id of a file that you uploaded.")
+    job: str | None = Field(default=None, pattern=ID, description="The id of a finished job of yours.")
+    output: Annotated[int, Field(ge=0, le=999), WHOLE] = Field(
+        default=0, description="Which of the job's videos, from 0."
+    )
     url: str | None = Field(default=None, max_length=4000, description="A public http(s) URL; fetched by the worker.")
 
     @model_validator(mode="after")
@@ -142,8 +165,8 @@ def _kind(name: str, verb: Callable[..., Request]) -> type[Order]:
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        said = Field(default, description=_words(parameter.name), **_BOUNDS.get(parameter.name, {}))
-        fields[parameter.name] = (_wired(hints[parameter.name]), said)
+        said = Field(default, description=_words(parameter.name))
+        fields[parameter.name] = (_wired(parameter.name, hints[parameter.name]), said)
     for option in Options.__annotations__:
         fields.setdefault(option, _option(option))
     return _made(name, verb, fields)
@@ -152,13 +175,9 @@ def _kind(name: str, verb: Callable[..., Request]) -> type[Order]:
 def _option(name: str) -> tuple[Any, Any]:
     """A field of a Request; a seed that was left out is drawn when the job is accepted, and then kept."""
     field = Request.model_fields[name]
-    drawn = name == "seed"
-    said = Field(
-        None if drawn else field.default if not field.is_required() else ...,
-        description=field.description,
-        **_BOUNDS.get(name, {}),
-    )
-    return _wired(int | None if drawn else field.annotation), said
+    if name == "seed":
+        return _wired(name, int | None), Field(None, description=field.description)
+    return _wired(name, field.annotation), Field(field.default, description=field.description)
 
 
 def _made(name: str, verb: Callable[..., Request], fields: Mapping[str, Any]) -> type[Order]:
@@ -168,26 +187,27 @@ def _made(name: str, verb: Callable[..., Request], fields: Mapping[str, Any]) ->
     return made
 
 
-def _wired(annotation: Any) -> Any:
+def _wired(name: str, annotation: Any) -> Any:
     """What stands for media in a message: where to find it."""
     wired = {
         Media: Source,
         Media | None: Source | None,
         tasks.Sequence[tuple[Media, float]]: Annotated[tuple[Pinned, ...], Field(min_length=1, max_length=64)],
     }
-    return wired.get(annotation, _strictly(annotation))
+    return wired.get(annotation) or _strictly(annotation, _BOUNDS.get(name, {}))
 
 
-def _strictly(annotation: Any) -> Any:
-    """The same, where numbers and truth values are sent as such: neither "5" nor true is a number."""
-    if annotation in (int, float, bool):
-        return Annotated[annotation, Strict()]
+def _strictly(annotation: Any, bounds: Mapping[str, Any]) -> Any:
+    """The same within bounds, where numbers and truth values are sent as such: neither "5" nor true is a number."""
     parts = get_args(annotation)
     if get_origin(annotation) is UnionType:
-        return Union[tuple(map(_strictly, parts))]  # noqa: UP007
+        return Union[tuple(_strictly(part, {} if part is NoneType else bounds) for part in parts)]  # noqa: UP007
     if get_origin(annotation) is tuple and Ellipsis not in parts:
-        return tuple[tuple(map(_strictly, parts))]  # type: ignore[misc]
-    return annotation
+        return tuple[tuple(_strictly(part, bounds) for part in parts)]  # type: ignore[misc]
+    bounded = Annotated[annotation, Field(**bounds)] if bounds else annotation
+    if annotation in (int, float, bool):
+        return Annotated[bounded, WHOLE if annotation is int else Strict()]
+    return bounded
 
 
 def _words(name: str) -> str | None:
@@ -203,7 +223,7 @@ _BOUNDS: Mapping[str, Mapping[str, Any]] = {  # what a Request refuses whatever 
     "seconds": {"gt": 0, "le": tasks.MOST_SECONDS},
     "width": _SIDE,
     "height": _SIDE,
-    "fps": {"gt": 0, "le": tasks.MOST_FPS},
+    "fps": {"gt": tasks.LEAST_FPS, "le": tasks.MOST_FPS},
     "seed": {"ge": 0, "le": tasks.MOST_SEED},
     "count": {"ge": 1, "le": tasks.MOST_COUNT},
     "cues": {"max_length": 256},
@@ -212,6 +232,8 @@ _BOUNDS: Mapping[str, Mapping[str, Any]] = {  # what a Request refuses whatever 
     "end": {"gt": 0, "le": tasks.MOST_SECONDS},
     "to": {"max_length": 40},
     "keep": {"ge": 0, "le": 1},
+    "place": {"ge": 0, "le": 1},
+    "box": {"ge": 0, "le": 1},
 }
 _OWN = {  # what the verbs take beside the fields of a Request
     "picture": "The picture.",

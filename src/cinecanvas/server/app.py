@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from cinecanvas import __version__
@@ -56,7 +57,7 @@ def build(desk: Desk) -> FastAPI:
     app.add_api_route("/metrics", metrics, include_in_schema=False)
     app.add_api_route("/media/{job}/{output}/{variant}", media, include_in_schema=False, methods=["GET", "HEAD"])
     written = app.openapi
-    app.openapi = lambda: document(written(), models=desk.models)  # type: ignore[method-assign]
+    app.openapi = lambda: document(written(), models=desk.models, failure=native.Failure)  # type: ignore[method-assign]
     app.add_exception_handler(CinecanvasError, _refused)
     app.add_exception_handler(RequestValidationError, _unreadable)
     app.add_exception_handler(HTTPException, _http)
@@ -130,7 +131,22 @@ async def _http(request: Request, error: Exception) -> Response:
     said = text.get(error.status_code, str(error.detail))
     response = answer(request.url.path, Fault(error.status_code, word, said))
     response.headers.update({k: v for k, v in (error.headers or {}).items() if k.lower() == "allow"})
+    if error.status_code == 405 and (methods := _methods(request.url.path)):
+        response.headers["allow"] = ", ".join(sorted(methods))
     return response
+
+
+def _methods(path: str) -> set[str]:
+    """What can be done at a path of a dialect: each of its routes knows its own methods alone."""
+    return {
+        method
+        for dialect in DIALECTS
+        for prefix in dialect.prefixes
+        if _under(path, prefix)
+        for route in dialect.router.routes
+        if isinstance(route, APIRoute) and route.path_regex.fullmatch(path.removeprefix(prefix))
+        for method in route.methods or ()
+    }
 
 
 def _under(path: str, prefix: str) -> bool:

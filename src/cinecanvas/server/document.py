@@ -6,6 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from cinecanvas.request import MOST_SEED
+
 ALWAYS = (400, 401, 403, 414, 421, 422, 429, 431, 503)  # what any request may be answered
 _PROBLEMS = {
     400: "The request makes no sense, or not for this model.",
@@ -57,6 +62,16 @@ EXAMPLES: dict[str, Any] = {
         ("upscale", "Twice its size", "a red ball", {"clip": _CLIP, "times": 2}),
     )
 }
+EVENT = {
+    "type": "object",
+    "description": "One event; a comment comes after 15 s of silence. It ends with the job.",
+    "properties": {
+        "id": {"type": "string", "description": "Its number: ask again with it as Last-Event-ID."},
+        "event": {"type": "string", "description": "queued, running, phase, step, watch, preview, note, or its end."},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "The job, when, and what."},
+        "retry": {"type": "integer", "description": "Milliseconds after which to ask again, when the line breaks."},
+    },
+}
 _OF_JOB = {
     "get_job": "How far it is.",
     "follow_job": "What happens to it, as it happens.",
@@ -75,8 +90,8 @@ _LINKS = {  # where the answer of an operation leads: the parameter that takes i
 }
 
 
-def document(written: dict[str, Any], *, models: tuple[str, ...]) -> dict[str, Any]:
-    """The document as FastAPI writes it, once, with what it cannot know."""
+def document(written: dict[str, Any], *, models: tuple[str, ...], failure: type[BaseModel]) -> dict[str, Any]:
+    """The document as FastAPI writes it, once, with what it cannot know; failure: what is said when one is."""
     if "securitySchemes" in written["components"]:
         return written
     text = json.dumps(written).replace("Body_upload_file", "Upload")
@@ -84,6 +99,8 @@ def document(written: dict[str, Any], *, models: tuple[str, ...]) -> dict[str, A
     written.update(json.loads(text))
     components = written["components"]
     components["securitySchemes"] = {"key": _KEY}
+    _, schemas = models_json_schema([(failure, "serialization")], ref_template="#/components/schemas/{model}")
+    components["schemas"] |= schemas["$defs"]
     components["responses"] = {str(status): _problem(status) for status in _PROBLEMS}
     written |= {"security": [{"key": []}], "tags": list(_TAGS)}
     operations = {
@@ -109,6 +126,9 @@ def _problem(status: int) -> dict[str, Any]:
 def _serve(order: dict[str, Any], models: tuple[str, ...]) -> None:
     """The models that this very server has."""
     order["properties"]["model"] |= {"enum": list(models), "default": models[0]}
+    for seed in order["properties"]["seed"]["anyOf"]:
+        if "maximum" in seed:
+            seed["maximum"] = MOST_SEED  # FastAPI's is a float, and so another number
 
 
 def _dress(operation: dict[str, Any], schemas: dict[str, Any], parameter: str, links: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from cinecanvas.jobs.files import StoredFile
 from cinecanvas.jobs.hooks import Attempt
 from cinecanvas.jobs.job import Foretold, Job, State, Trouble
 from cinecanvas.jobs.keys import Quota
-from cinecanvas.jobs.order import AnyOrder
+from cinecanvas.jobs.order import ID, WHOLE, AnyOrder
 from cinecanvas.jobs.queue import NotNow
 from cinecanvas.jobs.worker import preview_file
 from cinecanvas.model import Card
@@ -22,15 +22,16 @@ from cinecanvas.models import card
 from cinecanvas.server.deliver import events, made, watched
 from cinecanvas.server.desk import Variant
 from cinecanvas.server.dialect import Dialect, Fault, Link
-from cinecanvas.server.document import ALWAYS, EXAMPLES
+from cinecanvas.server.document import ALWAYS, EVENT, EXAMPLES
 from cinecanvas.server.message import At, Base, Creator, Reader
 
 NAME = "native"
 router = APIRouter()
 _YEAR = 366 * 86400.0  # s
-_DAY = r"^\d{4}-\d{2}-\d{2}$"
-JobId = Annotated[str, Path(min_length=1, max_length=64, description="The id of a job of yours.")]
-FileId = Annotated[str, Path(min_length=1, max_length=64, description="The id of a file of yours.")]
+_DAY = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+Id = Annotated[str, Field(pattern=ID)]
+JobId = Annotated[str, Path(pattern=ID, description="The id of a job of yours.")]
+FileId = Annotated[str, Path(pattern=ID, description="The id of a file of yours.")]
 Absent = SkipJsonSchema[None]  # what a query or header leaves out; it cannot say null
 
 
@@ -132,8 +133,10 @@ class Change(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     paused: bool | None = Field(default=None, strict=True, description="Let it wait, or wait no longer.")
-    priority: int | None = Field(default=None, ge=-1000, le=1000, strict=True, description="The highest is made first.")
-    before: str | None = Field(default=None, max_length=64, description="The id of a job to be made before.")
+    priority: Annotated[int, Field(ge=-1000, le=1000), WHOLE] | None = Field(
+        default=None, description="The highest is made first."
+    )
+    before: str | None = Field(default=None, pattern=ID, description="The id of a job to be made before.")
 
 
 class About(BaseModel):
@@ -225,7 +228,9 @@ def get_usage(
     return [Usage.model_validate(row.model_dump(include=set(Usage.model_fields))) for row in rows]
 
 
-@router.post("/jobs", status_code=201, summary="Ask for something", responses=_problems(404, 409, *_OF_BODY), tags=["jobs"])
+@router.post(
+    "/jobs", status_code=201, summary="Ask for something", responses=_problems(404, 409, *_OF_BODY), tags=["jobs"]
+)
 def create_job(
     desk: At,
     caller: Creator,
@@ -233,7 +238,8 @@ def create_job(
     order: Annotated[AnyOrder, Body(description="One of the tasks.", openapi_examples=EXAMPLES)],
     priority: Annotated[int, Query(ge=-1000, le=1000, description="The highest is made first.")] = 0,
     deadline: Annotated[
-        float | Absent, Query(gt=0, le=_YEAR, description="Seconds from now after which it is not wanted.")
+        Annotated[float, Field(gt=0, le=_YEAR)] | Absent,
+        Query(description="Seconds from now after which it is not wanted."),
     ] = None,
     callback: Annotated[str, Query(max_length=2000, description="A URL that is told of the job's end.")] = "",
     idempotency_key: Annotated[
@@ -262,7 +268,7 @@ def list_jobs(
     caller: Reader,
     base: Base,
     state: Annotated[State | Absent, Query(description="Only those in this state.")] = None,
-    after: Annotated[str | Absent, Query(max_length=64, description="The last job of the page before.")] = None,
+    after: Annotated[Id | Absent, Query(description="The last job of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20,
 ) -> JobPage:
     states = (state,) if state else ()
@@ -283,7 +289,9 @@ def list_deliveries(desk: At, caller: Reader, job: JobId) -> list[Delivery]:
     return [Delivery.model_validate(row.model_dump(include=set(Delivery.model_fields))) for row in rows]
 
 
-@router.patch("/jobs/{job}", summary="Pause or move a job that waits", responses=_problems(404, 409, *_OF_BODY), tags=["jobs"])
+@router.patch(
+    "/jobs/{job}", summary="Pause or move a job that waits", responses=_problems(404, 409, *_OF_BODY), tags=["jobs"]
+)
 def change_job(desk: At, caller: Creator, base: Base, job: JobId, asked: Change) -> JobView:
     changed = desk.queue.get(job, account=caller.account)
     if asked.priority is not None:
@@ -311,7 +319,7 @@ def delete_job(desk: At, caller: Creator, job: JobId) -> None:
     "/jobs/{job}/events",
     summary="What happens, as it happens",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **_problems(404)},
+    responses={200: {"content": {"text/event-stream": {"schema": EVENT}}}, **_problems(404)},
     tags=["jobs"],
 )
 def follow_job(
@@ -384,7 +392,9 @@ def get_film(
     return made(desk, found, variant, number, request)
 
 
-@router.post("/files", status_code=201, summary="Bring a picture or film", responses=_problems(*_OF_BODY), tags=["files"])
+@router.post(
+    "/files", status_code=201, summary="Bring a picture or film", responses=_problems(*_OF_BODY), tags=["files"]
+)
 def upload_file(
     desk: At, caller: Creator, file: Annotated[UploadFile, File(description="The picture or film.")]
 ) -> FileView:
@@ -395,7 +405,7 @@ def upload_file(
 def list_files(
     desk: At,
     caller: Reader,
-    after: Annotated[str | Absent, Query(max_length=64, description="The last file of the page before.")] = None,
+    after: Annotated[Id | Absent, Query(description="The last file of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20,
 ) -> list[FileView]:
     found = desk.files.listed(account=caller.account, dialect=NAME, after=after, limit=limit)
