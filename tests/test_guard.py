@@ -226,6 +226,10 @@ def test_another_host_is_misdirected(host: str) -> None:
     assert raw(guarded(), headers=[(b"host", host.encode()), (b"authorization", b"Bearer good")]) == 421
 
 
+def test_a_query_with_nul_is_refused() -> None:
+    assert ask("GET", "/v1/films/a?after=a%00b").status_code == 400
+
+
 @pytest.mark.parametrize("headers", [[], [(b"host", b"localhost"), (b"host", b"evil.example")]])
 def test_one_host_is_needed(headers: list[tuple[bytes, bytes]]) -> None:
     assert raw(guarded(), headers=headers) == 400

@@ -173,7 +173,7 @@ def plan(
     if request.loop:
         seconds = _round(request, card, grid)
     frames = max(1, round(seconds * fps))
-    visible = min(grid.frames, math.ceil(frames / fps * grid.fps - 1e-6))
+    visible = math.ceil(min(grid.frames, frames / fps * grid.fps) - 1e-6)
     clips = lay(request, media, grid, crop=crop, visible=visible)
     seen, sound = tuple(one for one in clips if one.clip.seen), heard(clips, media, grid)
     films = tuple(_film(request, card, recipe, grid, seed=seed, clips=seen) for seed in request.seeds)

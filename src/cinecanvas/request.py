@@ -22,7 +22,7 @@ Order = Literal["full", "causal", "pyramid"]
 MOST_PROMPT = 10_000  # characters
 MOST_SECONDS = 3600.0
 SIDES = (16, 4096)  # px
-MOST_FPS = 120.0  # 1/s
+LEAST_FPS, MOST_FPS = 0.1, 120.0  # 1/s
 MOST_COUNT = 100  # videos
 MOST_SEED = 2**63 - 1
 STILL = 1 / 1000  # s: shorter than any frame, so it asks for one picture
@@ -97,8 +97,8 @@ class Cue(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at: float
-    prompt: str
+    at: float = Field(strict=True, description="The second.", json_schema_extra={"minimum": 0, "maximum": MOST_SECONDS})
+    prompt: str = Field(description="What to show from then on.", json_schema_extra={"maxLength": MOST_PROMPT})
 
     @model_validator(mode="wrap")
     @classmethod
@@ -149,7 +149,7 @@ class Request(BaseModel):
         _check_text(request)
         _check_size(request)
         _check_number("seconds", request.seconds, most=MOST_SECONDS, unit="s")
-        _check_number("fps", request.fps, most=MOST_FPS, unit="frames per second")
+        _check_number("fps", request.fps, above=LEAST_FPS, most=MOST_FPS, unit="frames per second")
         if not 0 <= request.seed <= MOST_SEED:
             asked = f"The seed {_short(request.seed)} was asked"
             raise BadRequest(asked, "A seed is a whole number from 0 to 2^63 - 1")
@@ -454,11 +454,11 @@ def _check_size(request: Request) -> None:
         )
 
 
-def _check_number(name: str, value: float | None, *, most: float, unit: str) -> None:
+def _check_number(name: str, value: float | None, *, above: float = 0.0, most: float, unit: str) -> None:
     """A positive, finite number of the unit, or none."""
-    if value is None or (math.isfinite(value) and 0 < value <= most):
+    if value is None or (math.isfinite(value) and above < value <= most):
         return
-    possible = f"More than 0 and at most {most:g} {unit} are possible"
+    possible = f"More than {above:g} and at most {most:g} {unit} are possible"
     raise BadRequest(f"{name} = {_short(f'{value:g}')} was asked", possible)
 
 

@@ -8,9 +8,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from cinecanvas import request as tasks
 from cinecanvas.errors import BadRequest, Unsupported
@@ -23,23 +34,43 @@ VERBS: Mapping[str, Callable[..., Request]] = {
         *(tasks.loop, tasks.retake, tasks.inpaint, tasks.outpaint, tasks.remix, tasks.upscale, tasks.join),
     )
 }
+ID = r"^[0-9A-Za-z_-]{1,64}$"  # of a job or file
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
+
+
+def _whole(value: Any) -> Any:
+    """2.0 is a whole number in JSON; "2" and true are none."""
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+Real = Annotated[float, Strict()]  # what is sent as text is not a number
+WHOLE = BeforeValidator(_whole)
+_PLACES = ("asset", "file", "job", "url")
+
+
+def _given(name: str) -> dict[str, Any]:
+    """That a field is there and not null, as JSON Schema says it."""
+    return {"required": [name], "properties": {name: {"type": "string"}}}
 
 
 class Source(BaseModel):
     """Where a picture or film is: exactly one of a stored asset, a file that was uploaded, a finished job, or a URL."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"oneOf": [_given(n) for n in _PLACES]})
 
     asset: str | None = Field(default=None, pattern=_DIGEST, description="The digest of an asset of yours.")
-    file: str | None = Field(default=None, max_length=64, description="The id of a file that you uploaded.")
-    job: str | None = Field(default=None, max_length=64, description="The id of a finished job of yours.")
-    output: int = Field(default=0, ge=0, description="Which of the job's videos, counted from 0.")
+    file: str | None = Field(default=None, pattern=ID, description="The id of a file that you uploaded.")
+    job: str | None = Field(default=None, pattern=ID, description="The id of a finished job of yours.")
+    output: Annotated[int, Field(ge=0, le=999), WHOLE] = Field(
+        default=0, description="Which of the job's videos, from 0."
+    )
     url: str | None = Field(default=None, max_length=4000, description="A public http(s) URL; fetched by the worker.")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name in ("asset", "file", "job", "url") if getattr(self, name) is not None]
+        given = [name for name in _PLACES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError("exactly one of asset, file, job and url is given")
         return self
@@ -51,7 +82,7 @@ class Pinned(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     picture: Source
-    at: float = Field(ge=0, le=tasks.MOST_SECONDS)
+    at: float = Field(ge=0, le=tasks.MOST_SECONDS, strict=True, description="The second that it stands at.")
 
 
 class Order(BaseModel):
@@ -104,6 +135,10 @@ class Laid(Clip):
 
     media: Source  # type: ignore[assignment]
     mask: Source | None = None  # type: ignore[assignment]
+    start: Real = Field(default=0.0, ge=0, le=tasks.MOST_SECONDS)
+    box: tuple[Real, Real, Real, Real] = (0.0, 0.0, 1.0, 1.0)
+    keep: Real = Field(default=1.0, ge=0, le=1)
+    trim: tuple[Real, Real] | None = None
 
 
 def canvas(**asked: Any) -> Request:
@@ -117,24 +152,32 @@ def _orders() -> dict[str, type[Order]]:
 
 
 def _canvas_kind() -> type[Order]:
-    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in Request.model_fields.items()}
+    fields: dict[str, Any] = {name: _option(name) for name in Request.model_fields}
     laid = Field((), max_length=256, description=Request.model_fields["clips"].description)
-    fields |= {"task": (Literal["canvas"], "canvas"), "clips": (tuple[Laid, ...], laid), "seed": _SEED}
+    fields |= {"task": (Literal["canvas"], ...), "clips": (tuple[Laid, ...], laid)}
     return _made("canvas", canvas, fields)
 
 
 def _kind(name: str, verb: Callable[..., Request]) -> type[Order]:
     hints = get_type_hints(verb)
-    fields: dict[str, Any] = {"task": (Literal[name], name)}
+    fields: dict[str, Any] = {"task": (Literal[name], ...)}
     for parameter in inspect.signature(verb).parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[parameter.name] = (_wired(hints[parameter.name]), Field(default, description=_words(parameter.name)))
+        said = Field(default, description=_words(parameter.name))
+        fields[parameter.name] = (_wired(parameter.name, hints[parameter.name]), said)
     for option in Options.__annotations__:
-        field = Request.model_fields[option]
-        fields.setdefault(option, _SEED if option == "seed" else (field.annotation, field))
+        fields.setdefault(option, _option(option))
     return _made(name, verb, fields)
+
+
+def _option(name: str) -> tuple[Any, Any]:
+    """A field of a Request; a seed that was left out is drawn when the job is accepted, and then kept."""
+    field = Request.model_fields[name]
+    if name == "seed":
+        return _wired(name, int | None), Field(None, description=field.description)
+    return _wired(name, field.annotation), Field(field.default, description=field.description)
 
 
 def _made(name: str, verb: Callable[..., Request], fields: Mapping[str, Any]) -> type[Order]:
@@ -144,14 +187,27 @@ def _made(name: str, verb: Callable[..., Request], fields: Mapping[str, Any]) ->
     return made
 
 
-def _wired(annotation: Any) -> Any:
+def _wired(name: str, annotation: Any) -> Any:
     """What stands for media in a message: where to find it."""
     wired = {
         Media: Source,
         Media | None: Source | None,
         tasks.Sequence[tuple[Media, float]]: Annotated[tuple[Pinned, ...], Field(min_length=1, max_length=64)],
     }
-    return wired.get(annotation, annotation)
+    return wired.get(annotation) or _strictly(annotation, _BOUNDS.get(name, {}))
+
+
+def _strictly(annotation: Any, bounds: Mapping[str, Any]) -> Any:
+    """The same within bounds, where numbers and truth values are sent as such: neither "5" nor true is a number."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is UnionType:
+        return Union[tuple(_strictly(part, {} if part is NoneType else bounds) for part in parts)]  # noqa: UP007
+    if get_origin(annotation) is tuple and Ellipsis not in parts:
+        return tuple[tuple(_strictly(part, bounds) for part in parts)]  # type: ignore[misc]
+    bounded = Annotated[annotation, Field(**bounds)] if bounds else annotation
+    if annotation in (int, float, bool):
+        return Annotated[bounded, WHOLE if annotation is int else Strict()]
+    return bounded
 
 
 def _words(name: str) -> str | None:
@@ -160,8 +216,25 @@ def _words(name: str) -> str | None:
     return field.description if field is not None else _OWN.get(name)
 
 
-# a seed that was left out is drawn when the job is accepted, and then kept
-_SEED = (int | None, Field(None, description=Request.model_fields["seed"].description))
+_SIDE = {"ge": tasks.SIDES[0], "le": tasks.SIDES[1]}  # px
+_BOUNDS: Mapping[str, Mapping[str, Any]] = {  # what a Request refuses whatever the model, said by the schema too
+    "prompt": {"min_length": 1, "max_length": tasks.MOST_PROMPT},
+    "negative": {"max_length": tasks.MOST_PROMPT},
+    "seconds": {"gt": 0, "le": tasks.MOST_SECONDS},
+    "width": _SIDE,
+    "height": _SIDE,
+    "fps": {"gt": tasks.LEAST_FPS, "le": tasks.MOST_FPS},
+    "seed": {"ge": 0, "le": tasks.MOST_SEED},
+    "count": {"ge": 1, "le": tasks.MOST_COUNT},
+    "cues": {"max_length": 256},
+    "shape": {"max_length": 40},
+    "start": {"ge": 0, "le": tasks.MOST_SECONDS},
+    "end": {"gt": 0, "le": tasks.MOST_SECONDS},
+    "to": {"max_length": 40},
+    "keep": {"ge": 0, "le": 1},
+    "place": {"ge": 0, "le": 1},
+    "box": {"ge": 0, "le": 1},
+}
 _OWN = {  # what the verbs take beside the fields of a Request
     "picture": "The picture.",
     "first": "What it begins with.",

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from cinecanvas import __version__
@@ -16,6 +17,7 @@ from cinecanvas.server import agents, elevenlabs, luma, native, openai, runway
 from cinecanvas.server.deliver import made, watched
 from cinecanvas.server.desk import Desk, named
 from cinecanvas.server.dialect import Dialect, Fault, fault_of
+from cinecanvas.server.document import document
 from cinecanvas.server.message import Admin, At, first_fault
 from cinecanvas.server.metrics import CONTENT_TYPE, Metrics
 
@@ -42,7 +44,7 @@ def build(desk: Desk) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
-        generate_unique_id_function=lambda route: f"{route.tags[0] if route.tags else 'server'}_{route.name}",
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.desk = desk
     app.state.metrics = Metrics(desk.queue, lambda path: dialect_of(path).name)
@@ -54,6 +56,8 @@ def build(desk: Desk) -> FastAPI:
     app.add_api_route("/readyz", ready, include_in_schema=False)
     app.add_api_route("/metrics", metrics, include_in_schema=False)
     app.add_api_route("/media/{job}/{output}/{variant}", media, include_in_schema=False, methods=["GET", "HEAD"])
+    written = app.openapi
+    app.openapi = lambda: document(written(), models=desk.models, failure=native.Failure)  # type: ignore[method-assign]
     app.add_exception_handler(CinecanvasError, _refused)
     app.add_exception_handler(RequestValidationError, _unreadable)
     app.add_exception_handler(HTTPException, _http)
@@ -127,7 +131,22 @@ async def _http(request: Request, error: Exception) -> Response:
     said = text.get(error.status_code, str(error.detail))
     response = answer(request.url.path, Fault(error.status_code, word, said))
     response.headers.update({k: v for k, v in (error.headers or {}).items() if k.lower() == "allow"})
+    if error.status_code == 405 and (methods := _methods(request.url.path)):
+        response.headers["allow"] = ", ".join(sorted(methods))
     return response
+
+
+def _methods(path: str) -> set[str]:
+    """What can be done at a path of a dialect: each of its routes knows its own methods alone."""
+    return {
+        method
+        for dialect in DIALECTS
+        for prefix in dialect.prefixes
+        if _under(path, prefix)
+        for route in dialect.router.routes
+        if isinstance(route, APIRoute) and route.path_regex.fullmatch(path.removeprefix(prefix))
+        for method in route.methods or ()
+    }
 
 
 def _under(path: str, prefix: str) -> bool:

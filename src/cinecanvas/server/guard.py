@@ -382,6 +382,8 @@ def _odd(scope: Scope, heads: dict[bytes, list[bytes]], limits: Limits) -> Refus
         return Refusal(414, "uri_too_long", f"A path and query have at most {limits.target} characters.")
     if not scope["path"].startswith("/") or _CONTROL.search(scope["path"]):
         return Refusal(400, "invalid_path", "The path is none, or holds control characters.")
+    if b"%00" in scope.get("query_string", b""):  # no database keeps it, as in JSON
+        return Refusal(400, "invalid_query", "The query holds the character NUL.")
     lengths = heads.get(b"content-length", [])
     if len(heads.get(b"host", [])) != 1 or len(heads.get(b"content-type", [])) > 1 or len(lengths) > 1:
         return Refusal(400, "invalid_headers", "One Host is needed, and at most one content-type and content-length.")

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, File, Header, Path, Query, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from cinecanvas import __version__
 from cinecanvas.jobs.files import StoredFile
 from cinecanvas.jobs.hooks import Attempt
 from cinecanvas.jobs.job import Foretold, Job, State, Trouble
 from cinecanvas.jobs.keys import Quota
-from cinecanvas.jobs.order import AnyOrder
+from cinecanvas.jobs.order import ID, WHOLE, AnyOrder
 from cinecanvas.jobs.queue import NotNow
 from cinecanvas.jobs.worker import preview_file
 from cinecanvas.model import Card
@@ -21,13 +22,17 @@ from cinecanvas.models import card
 from cinecanvas.server.deliver import events, made, watched
 from cinecanvas.server.desk import Variant
 from cinecanvas.server.dialect import Dialect, Fault, Link
+from cinecanvas.server.document import ALWAYS, EVENT, EXAMPLES
 from cinecanvas.server.message import At, Base, Creator, Reader
 
 NAME = "native"
 router = APIRouter()
-_DAY = r"^\d{4}-\d{2}-\d{2}$"
-JobId = Annotated[str, Path(max_length=64, description="The id of a job of yours.")]
-FileId = Annotated[str, Path(max_length=64, description="The id of a file of yours.")]
+_YEAR = 366 * 86400.0  # s
+_DAY = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+Id = Annotated[str, Field(pattern=ID)]
+JobId = Annotated[str, Path(pattern=ID, description="The id of a job of yours.")]
+FileId = Annotated[str, Path(pattern=ID, description="The id of a file of yours.")]
+Absent = SkipJsonSchema[None]  # what a query or header leaves out; it cannot say null
 
 
 class Problem(BaseModel):
@@ -53,18 +58,18 @@ class Film(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    url: str
-    thumbnail_url: str
-    digest: str
-    media_type: str
+    url: str = Field(description="Where its bytes are.")
+    thumbnail_url: str = Field(description="A small picture of it, WebP.")
+    digest: str = Field(description="The hash of its bytes, sha256:...")
+    media_type: str = Field(description="video/mp4, image/png ...")
     bytes: int
-    width: int | None
-    height: int | None
+    width: int | None = Field(description="Pixels across.")
+    height: int | None = Field(description="Pixels down.")
     frames: int | None
-    fps: float | None
-    seconds: float | None
-    sound: bool
-    seed: int | None
+    fps: float | None = Field(description="Frames per second.")
+    seconds: float | None = Field(description="Its length; null for a picture.")
+    sound: bool = Field(description="Whether it can be heard.")
+    seed: int | None = Field(description="The seed that makes it again.")
 
 
 class JobView(BaseModel):
@@ -73,26 +78,26 @@ class JobView(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
-    state: State
-    paused: bool
-    priority: int
+    state: State = Field(description="queued, then running, then succeeded, failed or cancelled.")
+    paused: bool = Field(description="Whether it is to wait until it is unpaused.")
+    priority: int = Field(description="The highest is made first.")
     model: str
     order: dict[str, Any] = Field(description="What was asked, with the seed that was drawn.")
     foretold: Foretold = Field(description="What it will come to, as planned; zeros while media are to be fetched.")
     phase: str = Field(description="What the worker does: fetch, load, prepare, denoise, write.")
     progress: float = Field(ge=0, le=1, description="The share of denoising steps that are done.")
-    step: int
-    steps: int
+    step: int = Field(description="Denoising steps that are done.")
+    steps: int = Field(description="Denoising steps in all; 0 until that is known.")
     eta: float | None = Field(description="Seconds to the last file, foretold from the steps so far.")
     watchable_seconds: float = Field(description="How much of the film can be watched already at `live_url`.")
-    live_url: str | None
-    created: float
-    started: float | None
-    finished: float | None
+    live_url: str | None = Field(description="The film while it is made; it needs your key.")
+    created: float = Field(description="When it was accepted.")
+    started: float | None = Field(description="When a worker first began with it.")
+    finished: float | None = Field(description="When it ended.")
     expires: float | None = Field(description="When what it made will be forgotten.")
-    films: list[Film]
-    notes: list[str]
-    error: Trouble | None
+    films: list[Film] = Field(description="What it made, in the order of its seeds.")
+    notes: list[str] = Field(description="What was noticed while it was made, for people.")
+    error: Trouble | None = Field(description="Why it failed or was cancelled.")
     causes: list[Trouble] = Field(description="Why earlier tries failed.")
 
 
@@ -102,7 +107,7 @@ class JobPage(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     jobs: list[JobView]
-    more: bool
+    more: bool = Field(description="Whether there are more: ask again, `after` the last of these.")
 
 
 class FileView(BaseModel):
@@ -110,16 +115,16 @@ class FileView(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: str
-    name: str
+    id: str = Field(description="What an order's `file` names.")
+    name: str = Field(description="The name that it came with.")
     state: Literal["pending", "ready", "failed", "deleted"]
-    media_type: str
+    media_type: str = Field(description="What it is found to be, whatever it was called.")
     bytes: int
-    width: int | None
-    height: int | None
-    seconds: float | None
-    created: float
-    expires: float | None
+    width: int | None = Field(description="Pixels across.")
+    height: int | None = Field(description="Pixels down.")
+    seconds: float | None = Field(description="Its length; null for a picture.")
+    created: float = Field(description="When it came, in seconds since 1970.")
+    expires: float | None = Field(description="When it will be forgotten.")
 
 
 class Change(BaseModel):
@@ -127,9 +132,11 @@ class Change(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    paused: bool | None = None
-    priority: int | None = Field(default=None, ge=-1000, le=1000, description="The highest is made first.")
-    before: str | None = Field(default=None, max_length=64, description="The id of a job to be made before.")
+    paused: bool | None = Field(default=None, strict=True, description="Let it wait, or wait no longer.")
+    priority: Annotated[int, Field(ge=-1000, le=1000), WHOLE] | None = Field(
+        default=None, description="The highest is made first."
+    )
+    before: str | None = Field(default=None, pattern=ID, description="The id of a job to be made before.")
 
 
 class About(BaseModel):
@@ -138,7 +145,7 @@ class About(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     version: str
-    models: list[str]
+    models: list[str] = Field(description="Their names; the first is the default.")
 
 
 class Account(BaseModel):
@@ -146,8 +153,8 @@ class Account(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
-    scopes: tuple[str, ...]
+    name: str = Field(description="The name of the key.")
+    scopes: tuple[str, ...] = Field(description="What it may: read, create, admin.")
     quota: Quota
     credits_left: int | None = Field(description="null: as many as there are.")
     callback_secret: str
@@ -158,60 +165,49 @@ class Usage(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    day: str
+    day: str = Field(description="YYYY-MM-DD (UTC).")
     model: str
-    jobs: int
+    jobs: int = Field(description="Those that succeeded.")
     megapixel_frames: float
-    video_seconds: float
-    compute_seconds: float
+    video_seconds: float = Field(description="Seconds of film.")
+    compute_seconds: float = Field(description="Seconds of work.")
     credits: int
 
 
-class Told(BaseModel):
+class Delivery(BaseModel):
     """A message about a job; `endpoint` is empty for the job's own callback, `due` when the next try is."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str
-    endpoint: str
+    endpoint: str = Field(description="The id of a webhook endpoint.")
     state: str = Field(description="The state of the job that is told.")
     status: Literal["waiting", "delivered", "failed"]
     attempts: int
-    due: float
-    log: tuple[Attempt, ...]
+    due: float = Field(description="When the next try is, in seconds since 1970.")
+    log: tuple[Attempt, ...] = Field(description="How each try went.")
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The failures that an operation documents, beside those that every operation may have."""
-    said = {
-        400: "The request makes no sense, or not for this model.",
-        401: "A key is needed.",
-        403: "This key may not do that.",
-        404: "There is no such thing, or it is not yours.",
-        409: "Not in the state that it is in.",
-        413: "The body is too large.",
-        415: "The body is not of a kind that is read here.",
-        422: "The request cannot be read.",
-        429: "Too many requests, or more than the quota of the key.",
-        503: "The server cannot do this now; try again later.",
-    }
-    return {
-        status: {"model": Failure, "description": said[status]} for status in (400, 401, 403, 422, 429, 503, *statuses)
-    }
+    """The failures of an operation, beside those of every operation; `document` says what each means."""
+    return {status: {"$ref": f"#/components/responses/{status}"} for status in (*ALWAYS, *statuses)}
+
+
+_OF_BODY = (408, 413)  # what else can be wrong with a request that has one
 
 
 @router.get("/", summary="What this server is", responses=_problems(), tags=["server"])
-def about(desk: At, caller: Reader) -> About:
+def get_server(desk: At, caller: Reader) -> About:
     return About(version=__version__, models=list(desk.models))
 
 
 @router.get("/models", summary="The Cards of the models", responses=_problems(), tags=["server"])
-def models(desk: At, caller: Reader) -> list[Card]:
+def list_models(desk: At, caller: Reader) -> list[Card]:
     return [card(name) for name in desk.models]
 
 
 @router.get("/account", summary="Who you are here, and what you may", responses=_problems(), tags=["server"])
-def account(desk: At, caller: Reader) -> Account:
+def get_account(desk: At, caller: Reader) -> Account:
     return Account(
         name=caller.name,
         scopes=caller.scopes,
@@ -222,7 +218,7 @@ def account(desk: At, caller: Reader) -> Account:
 
 
 @router.get("/usage", summary="What you have used, by day and model", responses=_problems(), tags=["server"])
-def used(
+def get_usage(
     desk: At,
     caller: Reader,
     since: Annotated[str, Query(pattern=_DAY, description="The first day, YYYY-MM-DD (UTC).")] = "1970-01-01",
@@ -232,24 +228,30 @@ def used(
     return [Usage.model_validate(row.model_dump(include=set(Usage.model_fields))) for row in rows]
 
 
-@router.post("/jobs", status_code=201, summary="Ask for something", responses=_problems(404, 409, 413), tags=["jobs"])
-def create(
+@router.post(
+    "/jobs", status_code=201, summary="Ask for something", responses=_problems(404, 409, *_OF_BODY), tags=["jobs"]
+)
+def create_job(
     desk: At,
     caller: Creator,
     base: Base,
-    order: Annotated[AnyOrder, Body(description="One of the tasks.")],
+    order: Annotated[AnyOrder, Body(description="One of the tasks.", openapi_examples=EXAMPLES)],
     priority: Annotated[int, Query(ge=-1000, le=1000, description="The highest is made first.")] = 0,
-    deadline: Annotated[float | None, Query(gt=0, description="Seconds from now after which it is not wanted.")] = None,
+    deadline: Annotated[
+        Annotated[float, Field(gt=0, le=_YEAR)] | Absent,
+        Query(description="Seconds from now after which it is not wanted."),
+    ] = None,
     callback: Annotated[str, Query(max_length=2000, description="A URL that is told of the job's end.")] = "",
     idempotency_key: Annotated[
-        str | None, Header(max_length=200, description="The same key gives the same job again.")
+        str | Absent, Header(max_length=200, description="The same key gives the same job again.")
     ] = None,
 ) -> JobView:
     """The job is accepted once this answers; it will be made whatever happens to the server meanwhile."""
+    served = desk.served(order.model if "model" in order.model_fields_set else "")
     until = None if deadline is None else desk.queue.database.clock() + deadline
     job = desk.accept(
         caller,
-        order,
+        order.model_copy(update={"model": served}),
         dialect=NAME,
         kind="image" if order.task == "text_to_image" else "video",
         priority=priority,
@@ -261,13 +263,13 @@ def create(
 
 
 @router.get("/jobs", summary="Your jobs, the newest first", responses=_problems(404), tags=["jobs"])
-def listed(
+def list_jobs(
     desk: At,
     caller: Reader,
     base: Base,
-    state: Annotated[State | None, Query(description="Only those in this state.")] = None,
-    after: Annotated[str | None, Query(max_length=64, description="The last job of the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    state: Annotated[State | Absent, Query(description="Only those in this state.")] = None,
+    after: Annotated[Id | Absent, Query(description="The last job of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20,
 ) -> JobPage:
     states = (state,) if state else ()
     found = desk.queue.listed(account=caller.account, states=states, after=after, limit=limit + 1)
@@ -275,20 +277,22 @@ def listed(
 
 
 @router.get("/jobs/{job}", summary="One job", responses=_problems(404), tags=["jobs"])
-def retrieve(desk: At, caller: Reader, base: Base, job: JobId) -> JobView:
+def get_job(desk: At, caller: Reader, base: Base, job: JobId) -> JobView:
     return view(desk, desk.queue.get(job, account=caller.account), base)
 
 
 @router.get("/jobs/{job}/deliveries", summary="Whom it was told to", responses=_problems(404), tags=["jobs"])
-def told(desk: At, caller: Reader, job: JobId) -> list[Told]:
+def list_deliveries(desk: At, caller: Reader, job: JobId) -> list[Delivery]:
     """The messages about a job to its callback and to webhook endpoints, and how each try went."""
     found = desk.queue.get(job, account=caller.account)
     rows = desk.hooks.deliveries(account=caller.account, job=found.id)
-    return [Told.model_validate(row.model_dump(include=set(Told.model_fields))) for row in rows]
+    return [Delivery.model_validate(row.model_dump(include=set(Delivery.model_fields))) for row in rows]
 
 
-@router.patch("/jobs/{job}", summary="Pause or move a job that waits", responses=_problems(404, 409), tags=["jobs"])
-def change(desk: At, caller: Creator, base: Base, job: JobId, asked: Change) -> JobView:
+@router.patch(
+    "/jobs/{job}", summary="Pause or move a job that waits", responses=_problems(404, 409, *_OF_BODY), tags=["jobs"]
+)
+def change_job(desk: At, caller: Creator, base: Base, job: JobId, asked: Change) -> JobView:
     changed = desk.queue.get(job, account=caller.account)
     if asked.priority is not None:
         changed = desk.queue.prioritize(job, asked.priority, account=caller.account)
@@ -300,13 +304,13 @@ def change(desk: At, caller: Creator, base: Base, job: JobId, asked: Change) -> 
 
 
 @router.post("/jobs/{job}/cancel", summary="Stop a job", responses=_problems(404), tags=["jobs"])
-def cancel(desk: At, caller: Creator, base: Base, job: JobId) -> JobView:
+def cancel_job(desk: At, caller: Creator, base: Base, job: JobId) -> JobView:
     """One that waits is cancelled at once, one that runs within a denoising step; one that has ended stays as it is."""
     return view(desk, desk.queue.cancel(job, account=caller.account), base)
 
 
 @router.delete("/jobs/{job}", status_code=204, summary="Forget a job", responses=_problems(404), tags=["jobs"])
-def delete(desk: At, caller: Creator, job: JobId) -> None:
+def delete_job(desk: At, caller: Creator, job: JobId) -> None:
     """It is cancelled if it has not ended, and what it made is forgotten."""
     desk.queue.hide(job, account=caller.account)
 
@@ -315,15 +319,15 @@ def delete(desk: At, caller: Creator, job: JobId) -> None:
     "/jobs/{job}/events",
     summary="What happens, as it happens",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **_problems(404)},
+    responses={200: {"content": {"text/event-stream": {"schema": EVENT}}}, **_problems(404)},
     tags=["jobs"],
 )
-def follow(
+def follow_job(
     desk: At,
     caller: Reader,
     request: Request,
     job: JobId,
-    last_event_id: Annotated[str | None, Header(max_length=30, description="Where an earlier stream ended.")] = None,
+    last_event_id: Annotated[str | Absent, Header(max_length=30, description="Where an earlier stream ended.")] = None,
 ) -> StreamingResponse:
     """Server-sent events: queued, running, phase, step (with eta), watch, preview, note, and the end of the job."""
     found = desk.queue.get(job, account=caller.account)
@@ -338,7 +342,9 @@ _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _PICTURES: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": _BYTES}}, **_problems(404, 409)}
 _FILMS: dict[int | str, dict[str, Any]] = {
     200: {"content": dict.fromkeys(("video/mp4", "image/png", "image/webp", "image/jpeg", "video/webm"), _BYTES)},
-    304: {"description": "You have it already."},
+    206: {"description": "The part of it that a Range asked for."},
+    304: {"description": "You have it already: its ETag is the one of your If-None-Match."},
+    416: {"description": "It is shorter than the Range that was asked.", "content": {"text/plain": {}}},
     **_problems(404, 409),
 }
 
@@ -350,7 +356,7 @@ _FILMS: dict[int | str, dict[str, Any]] = {
     responses=_PICTURES,
     tags=["jobs"],
 )
-def preview(desk: At, caller: Reader, job: JobId) -> Response:
+def preview_job(desk: At, caller: Reader, job: JobId) -> Response:
     """The model's latest guess of a frame, while the job runs."""
     found = desk.queue.get(job, account=caller.account)
     file = preview_file(desk.where, found)
@@ -366,7 +372,7 @@ def preview(desk: At, caller: Reader, job: JobId) -> Response:
     responses={200: {"content": {"video/mp4": _BYTES}}, **_problems(404, 409)},
     tags=["jobs"],
 )
-def live(desk: At, caller: Reader, request: Request, job: JobId) -> Response:
+def watch_job(desk: At, caller: Reader, request: Request, job: JobId) -> Response:
     """A fragmented MP4 that grows until the film is whole."""
     return watched(desk, desk.queue.get(job, account=caller.account), request)
 
@@ -374,7 +380,7 @@ def live(desk: At, caller: Reader, request: Request, job: JobId) -> Response:
 @router.get(
     "/jobs/{job}/films/{number}", summary="What it made", response_class=Response, responses=_FILMS, tags=["jobs"]
 )
-def film(
+def get_film(
     desk: At,
     caller: Reader,
     request: Request,
@@ -386,26 +392,28 @@ def film(
     return made(desk, found, variant, number, request)
 
 
-@router.post("/files", status_code=201, summary="Bring a picture or film", responses=_problems(413), tags=["files"])
-def upload(
+@router.post(
+    "/files", status_code=201, summary="Bring a picture or film", responses=_problems(*_OF_BODY), tags=["files"]
+)
+def upload_file(
     desk: At, caller: Creator, file: Annotated[UploadFile, File(description="The picture or film.")]
 ) -> FileView:
     return _file(desk.brought(caller, file.file, dialect=NAME, name=file.filename or "", purpose="upload", days=30.0))
 
 
 @router.get("/files", summary="What you brought, the newest first", responses=_problems(404), tags=["files"])
-def files(
+def list_files(
     desk: At,
     caller: Reader,
-    after: Annotated[str | None, Query(max_length=64)] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[Id | Absent, Query(description="The last file of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20,
 ) -> list[FileView]:
     found = desk.files.listed(account=caller.account, dialect=NAME, after=after, limit=limit)
     return [_file(one) for one in found]
 
 
 @router.get("/files/{file}", summary="One file", responses=_problems(404), tags=["files"])
-def file(desk: At, caller: Reader, file: FileId) -> FileView:
+def get_file(desk: At, caller: Reader, file: FileId) -> FileView:
     return _file(desk.files.get(file, account=caller.account))
 
 
