@@ -22,5 +22,5 @@ def installed(command: Sequence[str], where: Path, *, what: str) -> None:
     if trouble and os.environ.get("CI"):
         raise AssertionError(f"{what} cannot be installed: {trouble}")
     if trouble:
-        line = next((line for line in trouble.splitlines() if "error" in line.lower()), trouble.splitlines()[-1])
+        line = next((line for line in trouble.splitlines() if line.lower().startswith(("error", "npm error"))), trouble.splitlines()[-1])
         pytest.skip(f"{what} cannot be installed here, perhaps for want of a network: {line}")
