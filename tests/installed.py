@@ -22,5 +22,6 @@ def installed(command: Sequence[str], where: Path, *, what: str) -> None:
     if trouble and os.environ.get("CI"):
         raise AssertionError(f"{what} cannot be installed: {trouble}")
     if trouble:
-        line = next((line for line in trouble.splitlines() if line.lower().startswith(("error", "npm error"))), trouble.splitlines()[-1])
+        lines = trouble.splitlines()
+        line = next((one for one in lines if one.lower().startswith(("error", "npm error"))), lines[-1])
         pytest.skip(f"{what} cannot be installed here, perhaps for want of a network: {line}")
