@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from contextlib import suppress
 from typing import Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -478,10 +479,11 @@ def _still(file: StoredFile) -> StoredFile:
 
 
 def _job(desk: Desk, caller: Caller, name: str) -> Job:
-    job = desk.queue.get(_bare(name, "video"), account=caller.account)
-    if job.dialect != NAME:
-        raise NoJob("There is no such video", do="Check its id")
-    return job
+    with suppress(NoJob):
+        job = desk.queue.get(_bare(name, "video"), account=caller.account)
+        if job.dialect == NAME:
+            return job
+    raise NoJob("There is no such video", do="Check its id")
 
 
 def _stored_file(desk: Desk, caller: Caller, name: str, *, kind: str = "file") -> StoredFile:
