@@ -107,7 +107,7 @@ class Worker:
         web: Web = Web(),
         name: str = "",
     ) -> None:
-        self.id = f"{(name or socket.gethostname())[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.id = name or f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._queue, self._store, self._where, self._web = queue, store, where, web
         self._models, self._loader, self._concurrency = tuple(models), loader, concurrency
         self._warden = Warden(store)
@@ -454,7 +454,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--lease", type=float, default=LEASE, help="s of silence, and its jobs are another's")
     parser.add_argument("--deaths", type=int, default=MOST_DEATHS, help="workers that one job may take with it")
-    parser.add_argument("--name", default="")
+    parser.add_argument("--name", default="", help="that nobody else ever has: who started it can say that it is gone")
     parser.add_argument("--trust", action="append", default=[], help="a host that media may come from, wherever it is")
     parser.add_argument("--attached", action="store_true", help="leave when stdin is closed")
     parser.add_argument("--logs", choices=("text", "json"), default="text")

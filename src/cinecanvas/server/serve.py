@@ -25,7 +25,7 @@ from cinecanvas.jobs.database import Database
 from cinecanvas.jobs.files import Files
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.keys import LOCAL, Caller, Keys
-from cinecanvas.jobs.queue import Queue
+from cinecanvas.jobs.queue import LEASE, MOST_DEATHS, Queue
 from cinecanvas.jobs.signing import signing_secret
 from cinecanvas.jobs.tariff import Tariff
 from cinecanvas.logs import log_to_stderr
@@ -67,6 +67,8 @@ class Options(BaseModel):
     logs: Literal["text", "json"] = "text"
     trusted: tuple[str, ...] = ()  # hosts that media may come from, and news may go to, wherever they lead
     tariff: Tariff = Tariff()
+    lease: float = LEASE
+    deaths: int = MOST_DEATHS
 
 
 def serve(options: Options, where: Settings) -> None:
@@ -88,7 +90,7 @@ def serve(options: Options, where: Settings) -> None:
     with Warden(store, children=2) as warden:
         warden.start()
         desk = Desk(
-            queue=Queue(database),
+            queue=Queue(database, options.lease, options.deaths),
             store=store,
             files=Files(database),
             warden=warden,
@@ -206,7 +208,7 @@ def _kept(desk: Desk, options: Options, over: threading.Event) -> None:
         process.kill()
         code = process.wait()
         with suppress(CinecanvasError):
-            desk.queue.release(name, lost=code not in (0, 3))
+            desk.queue.release(name, lost=code not in (0, 3) and not over.is_set())
         if over.is_set():
             return
         LOG.warning("worker %s ended with %d and is replaced", name, code)
@@ -224,7 +226,7 @@ def _command(desk: Desk, options: Options, name: str) -> Sequence[str]:
     return (
         *(sys.executable, "-m", "cinecanvas.jobs.worker", "--name", name, "--attached"),
         *("--database", options.database, "--store", str(desk.where.store), "--models", ",".join(options.models)),
-        *("--logs", options.logs),
+        *("--logs", options.logs, "--lease", str(options.lease), "--deaths", str(options.deaths)),
         *(word for host in options.trusted for word in ("--trust", host)),
     )
 
