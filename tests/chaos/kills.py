@@ -141,7 +141,7 @@ class Run:
 
     def feed(self, kinds: Sequence[Order]) -> None:
         """Always enough to do; a client asks twice for each job, with one idempotency key."""
-        counts = self.crew.queue.counts()
+        counts = self.crew.queue.census().states
         for _ in range(AT_ONCE - counts.get("queued", 0) - counts.get("running", 0)):
             kind, key = kinds[len(self.jobs) % len(kinds)], f"key {len(self.jobs)}"
             given = {"model": getattr(kind, "model", None) or "diorama", "idempotency": key, "account": "chaos"}
@@ -201,7 +201,7 @@ class Run:
         self.observer.join()
 
     def ended(self) -> bool:
-        counts = self.crew.queue.counts()
+        counts = self.crew.queue.census().states
         return not counts.get("queued") and not counts.get("running")
 
     def facts(self, right: dict[str, list[str]]) -> dict[str, Any]:
@@ -221,8 +221,8 @@ class Run:
 class Siege:
     """A machine, clients who want something of it, and blows."""
 
-    def __init__(self, crew: Crew, seed: int, *, workers: int, kinds: Sequence[Kind]) -> None:
-        self.crew, self.machine = crew, Machine(crew, workers=workers)
+    def __init__(self, machine: Machine, crew: Crew, seed: int, *, kinds: Sequence[Kind]) -> None:
+        self.machine, self.crew = machine, crew
         self.chance, self.order = random.Random(seed), random.Random(seed)  # of moments, of blows
         self.blows: Counter[str] = Counter()
         self.asked = threading.Event()  # a client has just begun to ask for something
@@ -230,7 +230,7 @@ class Siege:
         self.clients = [
             Client(wire(self.machine.url), [kind for kind in kinds if kind.dialect == name], numbers, self.asked)
             for name, wire in (("openai", Official), ("native", Plain))
-            for _ in range(AT_ONCE // 2)
+            for _ in range(3)
         ]
         self.observer = Observer(self.machine.url, self.clients)
 
@@ -241,11 +241,12 @@ class Siege:
             self.machine.start()
             if self.chance.random() < 0.85:  # else it is hit while it starts
                 self.machine.serving()
+                self.at_work()
             if self.chance.random() < 0.5:
-                time.sleep(self.chance.uniform(0, 3))
+                time.sleep(self.chance.uniform(0, 4))
             else:  # a moment in which a job may be accepted, and the answer not yet given
                 self.asked.clear()
-                self.asked.wait(5.0)
+                self.asked.wait(10.0)
                 time.sleep(self.chance.uniform(0, 0.05))
             self.blow()
         self.machine.serving()
@@ -260,6 +261,12 @@ class Siege:
         self.observer.done.set()
         self.observer.join()
         self.observer.look()
+
+    def at_work(self) -> None:
+        """Until a worker has something to do; not for ever."""
+        until = time.monotonic() + 15
+        while not self.crew.queue.census().states.get("running") and time.monotonic() < until:
+            time.sleep(0.05)
 
     def blow(self) -> None:
         what = self.order.choices(["worker", "server", "machine", "ask"], [0.3, 0.35, 0.3, 0.05])[0]
@@ -368,19 +375,17 @@ def struck(crew: Crew, kills: int, seed: int, picture: str, workers: int, kinds:
 def under_siege(crew: Crew, kills: int, seed: int, picture: str, workers: int, kinds: int) -> dict[str, Any]:
     """A server, its workers and its clients."""
     data = crew.store.path(picture).read_bytes()
-    first = Machine(crew, workers=0)
-    first.serving()
-    file = httpx.post(f"{first.url}/api/v1/files", files={"file": ("ball.png", data, "image/png")}).json()["id"]
-    first.ask()
-    some = wishes(picture, data, file)
-    some = [kind for name in ("openai", "native") for kind in [one for one in some if one.dialect == name][-kinds:]]
-    right = {_said(kind.order): made(crew, kind.order) for kind in some}
-    siege = Siege(crew, seed, workers=workers, kinds=some)
-    try:
+    with Machine(crew, workers=workers) as machine:
+        machine.serving()
+        brought = httpx.post(f"{machine.url}/api/v1/files", files={"file": ("ball.png", data, "image/png")}, timeout=60)
+        every = wishes(picture, data, brought.json()["id"])
+        some = [
+            one for name in ("openai", "native") for one in [kind for kind in every if kind.dialect == name][-kinds:]
+        ]
+        right = {_said(kind.order): made(crew, kind.order) for kind in some}
+        siege = Siege(machine, crew, seed, kinds=some)
         siege.strike(kills)
         return siege.facts(right)
-    finally:
-        siege.machine.kill(*siege.machine.everything())
 
 
 def wishes(picture: str, data: bytes, file: str) -> list[Kind]:

@@ -168,8 +168,9 @@ class Queue:
             return _job(_found(connection, job, account))
 
     def repeated(self, body: str, *, account: str, within: float = 600.0) -> Job | None:
-        """The job that an account got for the same body (its digest) in the last seconds."""
+        """The job that an account got for the same body (its digest) in the last seconds, and has not deleted."""
         same = sa.and_(jobs.c.account == account, jobs.c.body == body, jobs.c.created > now() - within)
+        same = sa.and_(same, sa.not_(jobs.c.hidden))
         with self.database.read() as connection:
             row = connection.execute(sa.select(*_COLUMNS).where(same).order_by(jobs.c.created.desc())).first()
             return None if row is None else _job(row)

@@ -87,6 +87,7 @@ def serve(options: Options, where: Settings) -> None:
             "Make one with `cine keys make NAME`, or leave out --host",
         )
     store = Store.at(where.store)
+    running: list[uvicorn.Server] = []
     with Warden(store, children=2) as warden:
         warden.start()
         desk = Desk(
@@ -100,6 +101,7 @@ def serve(options: Options, where: Settings) -> None:
             public=options.public_url.rstrip("/"),
             web=Web(trusted=frozenset(options.trusted)),
             tariff=options.tariff,
+            leaving=lambda: any(server.should_exit for server in running),
         )
         config = uvicorn.Config(
             guard(desk, keys, options, guarded=guarded),
@@ -117,7 +119,8 @@ def serve(options: Options, where: Settings) -> None:
         )
         with crew(desk, options):
             LOG.info("ready at http://%s:%d", options.host, options.port)
-            uvicorn.Server(config).run()
+            running.append(uvicorn.Server(config))
+            running[0].run()
     database.close()
 
 

@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import httpx
 from crew import Crew
@@ -26,10 +28,21 @@ class Machine:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._crew, self._workers, self._log = crew, workers, crew.home / "serve.txt"
+        self._crew, self._workers, self._log = crew, workers, crew.home / f"serve-{self.port}.txt"
         self.process: subprocess.Popen[bytes] | None = None
         self.ends: Counter[int] = Counter()  # how servers ended that nobody had killed
         self.known: set[tuple[int, str]] = set()  # every process that was seen, and when it was begun
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process is not None:
+            self.kill(*self.everything())
+        if kind is not None:
+            print(self.log(), file=sys.stderr)
 
     def start(self) -> None:
         """A server, if there is none."""
