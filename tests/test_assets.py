@@ -69,6 +69,24 @@ def test_old_records_go_and_of_too_many_the_oldest(store: Store) -> None:
     assert store.holds() == Holding(assets=0, bytes=0, records=0, record_bytes=0)
 
 
+def test_what_was_on_its_way_in_an_hour_ago_is_forgotten(tmp_path: Path) -> None:
+    store = Store.at(tmp_path)
+    kept = store.put(b"film", "video/mp4")
+    old, new, other = (tmp_path / name for name in (".upload-old", ".upload-new", ".other-old"))
+    for file in (old, new, other):
+        file.write_bytes(b"half of it")
+    (folder := tmp_path / ".fetch-old").mkdir()
+    (folder / "half").write_bytes(b"of it")
+    for path in (old, other, folder):
+        os.utime(path, (0, 0))
+    store.clear_aside()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == [
+        ".other-old",
+        ".upload-new",
+    ]
+    assert store.has(kept.digest)
+
+
 def test_identity_is_the_digest_alone() -> None:
     digest = "sha256:" + "a" * 64
     plain, known = Asset(digest=digest, media_type="", bytes=1), Asset(digest=digest, media_type="x", bytes=1, width=2)

@@ -213,6 +213,27 @@ def test_no_job_is_lost_or_doubled_by_a_few_kills() -> None:
     assert facts["blows"] == {"stop": 1, "kill": 4, "ask": 1} and facts["jobs"] >= 6 and facts["wrong"] == {}
 
 
+def test_a_worker_whose_work_hangs_ends_and_the_death_counts(small: Crew) -> None:
+    job = asked(small, SHORT)
+    hangs = f"""
+import threading
+from pathlib import Path
+from cinecanvas.jobs import worker
+from cinecanvas.jobs.database import Database
+from cinecanvas.jobs.queue import Queue
+from cinecanvas.media.assets import Store
+from cinecanvas.settings import settings
+worker.SILENCE, worker._FOLD = 1.0, 0.0
+queue, where = Queue(Database.at({small.url!r}), 2.0), settings({{"CINECANVAS_HOME": {str(small.home)!r}}})
+worker.Worker(queue, Store.at(where.store), where=where, loader=lambda name: threading.Event().wait()).run()
+"""
+    done = subprocess.run([sys.executable, "-c", hangs], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4, done.stderr
+    assert small.queue.get(job.id).state == "running"
+    small.worker()
+    assert (small.ended(job.id).state, small.queue.get(job.id).deaths) == ("succeeded", 1)
+
+
 def test_a_worker_without_a_database_says_so_in_a_line(tmp_path: Path) -> None:
     crew = Crew(tmp_path, f"postgresql://me:secret@/none?host={tmp_path}")
     done = subprocess.run(crew.command(), capture_output=True, text=True, timeout=60)

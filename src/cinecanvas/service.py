@@ -56,6 +56,8 @@ def serve(
         str, typer.Option(metavar="JSON", help='What work costs, in credits: {"per_video_second": 5}.')
     ] = "{}",
     logs: Annotated[str, typer.Option(metavar="text|json", help="For people, or for programs.")] = "text",
+    lease: Annotated[float, typer.Option(hidden=True)] = 10.0,  # these two are the workers' own: see jobs/queue.py
+    deaths: Annotated[int, typer.Option(hidden=True)] = 3,
 ) -> None:
     """Serve our API and the vendors', with workers that make what is asked."""
     from pydantic import ValidationError
@@ -77,6 +79,8 @@ def serve(
             proxies=proxies,
             tariff=server.Tariff.model_validate_json(tariff),
             logs=logs,
+            lease=lease,
+            deaths=deaths,
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]

@@ -1,16 +1,22 @@
 """Are jobs lost, doubled or made wrong when their processes are killed and stopped at random moments?
 
-python tests/chaos/kills.py [--kills 100] [--database sqlite|postgresql|URL] [--seed 0] [--json]
+python tests/chaos/kills.py [--victims workers|machine] [--kills 100] [--database sqlite|postgresql|URL] [--seed 0]
 
-A few workers make jobs of several kinds. At random moments one of them is killed (SIGKILL), or stopped (SIGSTOP) for
-longer than its lease and woken (SIGCONT), and another takes its place; now and then one is asked to end (SIGTERM). An
-observer looks at every job all the time. In the end every job must have succeeded once, with the bytes of an unbroken
-run, counted once, with nothing left over.
+workers: a few workers make jobs of several kinds. At random moments one of them is killed (SIGKILL), or stopped
+(SIGSTOP) for longer than its lease and woken (SIGCONT), and another takes its place; now and then one is asked to end
+(SIGTERM).
+
+machine: `cine serve`, asked by OpenAI's own client and by a plain one of our own API. At random moments one of its
+workers is killed, or the server, or all of them at once; often just when a client has asked for something.
+
+An observer looks at every job all the time. In the end every job must have succeeded once, with the bytes of an
+unbroken run, counted once, with nothing left over.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import signal
@@ -19,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,11 +35,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import httpx
 import sqlalchemy as sa
+from clients import Client, Kind, Observer, Official, Plain
 from crew import Crew, unbroken
+from machine import Machine
 from postgres import server
 
 from cinecanvas.jobs import tables
+from cinecanvas.jobs.audit import Audit
 from cinecanvas.jobs.job import ENDED, Job
 from cinecanvas.jobs.order import Order, order
 
@@ -60,8 +71,8 @@ class Victim:
         return self.process
 
 
-class Observer(threading.Thread):
-    """Looks at every job, again and again, and writes down what cannot be true."""
+class Insider(threading.Thread):
+    """Looks at every job in the database, again and again, and writes down what cannot be true."""
 
     def __init__(self, crew: Crew) -> None:
         super().__init__(daemon=True)
@@ -126,11 +137,11 @@ class Run:
         self.zombies: list[threading.Thread] = []
         self.woke: Counter[str] = Counter()  # how stopped workers ended once woken, by code
         self.jobs: dict[str, Order] = {}
-        self.observer = Observer(crew)
+        self.observer = Insider(crew)
 
     def feed(self, kinds: Sequence[Order]) -> None:
         """Always enough to do; a client asks twice for each job, with one idempotency key."""
-        counts = self.crew.queue.counts()
+        counts = self.crew.queue.census().states
         for _ in range(AT_ONCE - counts.get("queued", 0) - counts.get("running", 0)):
             kind, key = kinds[len(self.jobs) % len(kinds)], f"key {len(self.jobs)}"
             given = {"model": getattr(kind, "model", None) or "diorama", "idempotency": key, "account": "chaos"}
@@ -190,44 +201,141 @@ class Run:
         self.observer.join()
 
     def ended(self) -> bool:
-        counts = self.crew.queue.counts()
+        counts = self.crew.queue.census().states
         return not counts.get("queued") and not counts.get("running")
 
     def facts(self, right: dict[str, list[str]]) -> dict[str, Any]:
         """What is to be said of it; `wrong` is empty if all is well."""
         self.observer.look()
-        jobs = {job.id: job for job in self.crew.queue.listed(limit=10_000)}
-        with self.crew.queue.database.read() as connection:
-            counted = connection.execute(sa.select(sa.func.sum(tables.usage.c.jobs))).scalar_one()
-            told = connection.execute(sa.select(tables.events.c.job).where(tables.events.c.kind == "succeeded"))
-            ends = Counter(told.scalars())
-        lost = [job for job in self.jobs if job not in jobs or jobs[job].state != "succeeded"]
-        made = {job.id: [asset.digest for asset in job.outcome.assets] for job in jobs.values() if job.outcome}
-        other = [
-            f"{kind.task} {job}" for job, kind in self.jobs.items() if made.get(job) != right[kind.model_dump_json()]
-        ]
-        doubled = [job for job in jobs if ends[job] != 1] + [job for job in jobs if job not in self.jobs]
-        left = self.crew.work_left()
-        wrong = {
-            "lost": lost,
-            "doubled": doubled,
-            "with other bytes": other,
-            "lies": self.observer.lies,
-            "left over": left,
-            "counted": [] if counted == len(self.jobs) else [counted],
-            "causes": [str(job.causes) for job in jobs.values() if job.causes],
-        }
+        wrong = books(self.crew, self.jobs, right) | {"lies": self.observer.lies}
         return {
-            "jobs": len(self.jobs),
             "blows": dict(self.blows),
             "killed while": dict(self.where.most_common()),
             "ended by themselves, by code": dict(sum((victim.ends for victim in self.victims), Counter())),
             "woken workers, by code": dict(self.woke),
-            "claims": sum(job.fence for job in jobs.values()),
-            "most claims of a job": max(job.fence for job in jobs.values()),
             "looks": self.observer.looks,
             "wrong": {name: found for name, found in wrong.items() if found},
         }
+
+
+class Siege:
+    """A machine, clients who want something of it, and blows."""
+
+    def __init__(self, machine: Machine, crew: Crew, seed: int, *, kinds: Sequence[Kind]) -> None:
+        self.machine, self.crew = machine, crew
+        self.chance, self.order = random.Random(seed), random.Random(seed)  # of moments, of blows
+        self.blows: Counter[str] = Counter()
+        self.asked = threading.Event()  # a client has just begun to ask for something
+        numbers = itertools.count()
+        self.clients = [
+            Client(wire(self.machine.url), [kind for kind in kinds if kind.dialect == name], numbers, self.asked)
+            for name, wire in (("openai", Official), ("native", Plain))
+            for _ in range(3)
+        ]
+        self.observer = Observer(self.machine.url, self.clients)
+
+    def strike(self, kills: int) -> None:
+        for thread in (*self.clients, self.observer):
+            thread.start()
+        while sum(self.blows.values()) - self.blows["ask"] < kills:
+            self.machine.start()
+            if self.chance.random() < 0.85:  # else it is hit while it starts
+                self.machine.serving()
+                self.at_work()
+            if self.chance.random() < 0.5:
+                time.sleep(self.chance.uniform(0, 4))
+            else:  # a moment in which a job may be accepted, and the answer not yet given
+                self.asked.clear()
+                self.asked.wait(10.0)
+                time.sleep(self.chance.uniform(0, 0.05))
+            self.blow()
+        self.machine.serving()
+        for client in self.clients:
+            client.over.set()
+        until = time.monotonic() + 300
+        for client in self.clients:
+            client.join(max(0.0, until - time.monotonic()))
+            client.wrong += ["it still waits"] if client.is_alive() else []
+        while len(self.observer.films) < sum(len(client.jobs) for client in self.clients) and time.monotonic() < until:
+            time.sleep(0.1)
+        self.observer.done.set()
+        self.observer.join()
+        self.observer.look()
+
+    def at_work(self) -> None:
+        """Until a worker has something to do; not for ever."""
+        until = time.monotonic() + 15
+        while not self.crew.queue.census().states.get("running") and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def blow(self) -> None:
+        what = self.order.choices(["worker", "server", "machine", "ask"], [0.3, 0.35, 0.3, 0.05])[0]
+        workers = self.machine.workers()
+        if what == "ask":
+            self.machine.ask()
+        elif what == "worker" and workers:
+            self.machine.kill(self.chance.choice(workers))
+        elif what == "machine":
+            self.machine.kill(*self.machine.everything())
+        else:
+            what = "server"
+            self.machine.kill(self.machine.server())
+        self.blows[what] += 1
+
+    def facts(self, right: dict[str, list[str]]) -> dict[str, Any]:
+        """What is to be said of it; the machine is asked to end before its remains are counted."""
+        code = self.machine.ask()
+        until = time.monotonic() + 30
+        while self.machine.left() and time.monotonic() < until:
+            time.sleep(0.1)
+        jobs = {_bare(name): kind.order for client in self.clients for name, kind in client.jobs.items()}
+        wishes = sum(client.wishes for client in self.clients)
+        taken = {_bare(name): film for name, film in self.observer.films.items()}
+        wrong = books(self.crew, jobs, right) | {
+            "lies": self.observer.lies,
+            "clients": [one for client in self.clients for one in client.wrong],
+            "wishes without a job": [] if wishes == len(jobs) else [wishes],
+            "downloaded otherwise": [name for name, kind in jobs.items() if taken.get(name) != right[_said(kind)][0]],
+            "processes left": self.machine.left(),
+            "tracebacks": [line for line in self.machine.log().splitlines() if line.startswith("Traceback")],
+        }
+        return {
+            "blows": dict(self.blows),
+            "ended by themselves, by code": dict(self.machine.ends),
+            "ended in the end with": code,
+            "clients' troubles": dict(sum((client.wire.troubles for client in self.clients), Counter())),
+            "looks": self.observer.looks,
+            "wrong": {name: found for name, found in wrong.items() if found},
+        }
+
+
+def books(crew: Crew, asked: dict[str, Order], right: dict[str, list[str]]) -> dict[str, list[Any]]:
+    """What is wrong with the jobs in the database, what they made, and what was counted."""
+    jobs = {job.id: job for job in crew.queue.listed(limit=10_000)}
+    with crew.queue.database.read() as connection:
+        counted = connection.execute(sa.select(sa.func.sum(tables.usage.c.jobs))).scalar_one()
+        told = connection.execute(sa.select(tables.events.c.job).where(tables.events.c.kind == "succeeded"))
+        ends = Counter(told.scalars())
+        accepted = connection.execute(sa.select(tables.audit.c.object).where(tables.audit.c.action == "job.accepted"))
+        noted = Counter(accepted.scalars())
+    made = {job.id: [asset.digest for asset in job.outcome.assets] for job in jobs.values() if job.outcome}
+    return {
+        "lost": [job for job in asked if job not in jobs or jobs[job].state != "succeeded"],
+        "doubled": [job for job in jobs if ends[job] != 1] + [job for job in jobs if job not in asked],
+        "with other bytes": [
+            f"{kind.task} {job}" for job, kind in asked.items() if made.get(job) != right[_said(kind)]
+        ],
+        "left over": crew.work_left(),
+        "counted": [] if counted == len(asked) else [counted],
+        "audit": [] if Audit(crew.queue.database).verify() is None and noted == Counter(jobs.keys()) else ["broken"],
+        "causes": [str(job.causes) for job in jobs.values() if job.causes],
+    }
+
+
+def claims(crew: Crew) -> dict[str, int]:
+    """How often jobs were begun or gone on with."""
+    fences = [job.fence for job in crew.queue.listed(limit=10_000)]
+    return {"jobs": len(fences), "claims": sum(fences), "most claims of a job": max(fences)}
 
 
 @contextmanager
@@ -239,7 +347,7 @@ def database(asked: str, home: Path) -> Iterator[str]:
         yield f"sqlite:///{home / 'jobs.sqlite'}" if asked == "sqlite" else asked
 
 
-def chaos(kills: int, where: str, seed: int, *, workers: int, kinds: int) -> dict[str, Any]:
+def chaos(kills: int, where: str, seed: int, *, victims: str, workers: int, kinds: int) -> dict[str, Any]:
     """A whole run: the facts of it."""
     with (
         tempfile.TemporaryDirectory(prefix="cine-chaos-") as name,
@@ -249,19 +357,93 @@ def chaos(kills: int, where: str, seed: int, *, workers: int, kinds: int) -> dic
         crew.queue.database.migrate()
         still = order("text_to_image", prompt="a red ball rests on grass", seed=1)
         picture = unbroken(still, crew.store, suffix="png", into=crew.store)[0]
-        some = orders(picture)[-kinds:]
-        right = {kind.model_dump_json(): made(crew, kind) for kind in some}
-        run, began = Run(crew, seed, workers=workers), time.monotonic()
-        run.strike(kills, some)
-        return {"database": where.partition(":")[0], **run.facts(right), "seconds": round(time.monotonic() - began)}
+        began = time.monotonic()
+        facts = (under_siege if victims == "machine" else struck)(crew, kills, seed, picture, workers, kinds)
+        which = {"victims": victims, "database": where.partition(":")[0]}
+        return {**which, **claims(crew), **facts, "seconds": round(time.monotonic() - began)}
+
+
+def struck(crew: Crew, kills: int, seed: int, picture: str, workers: int, kinds: int) -> dict[str, Any]:
+    """Workers alone."""
+    some = orders(picture)[-kinds:]
+    right = {_said(kind): made(crew, kind) for kind in some}
+    run = Run(crew, seed, workers=workers)
+    run.strike(kills, some)
+    return run.facts(right)
+
+
+def under_siege(crew: Crew, kills: int, seed: int, picture: str, workers: int, kinds: int) -> dict[str, Any]:
+    """A server, its workers and its clients."""
+    data = crew.store.path(picture).read_bytes()
+    with Machine(crew, workers=workers) as machine:
+        machine.serving()
+        brought = httpx.post(f"{machine.url}/api/v1/files", files={"file": ("ball.png", data, "image/png")}, timeout=60)
+        every = wishes(picture, data, brought.json()["id"])
+        some = [
+            one for name in ("openai", "native") for one in [kind for kind in every if kind.dialect == name][-kinds:]
+        ]
+        right = {_said(kind.order): made(crew, kind.order) for kind in some}
+        siege = Siege(machine, crew, seed, kinds=some)
+        siege.strike(kills)
+        return siege.facts(right)
+
+
+def wishes(picture: str, data: bytes, file: str) -> list[Kind]:
+    """What the clients want, the dearest first; a picture that one sends, and a file that was brought before."""
+
+    def official(order: Order, **fields: Any) -> Kind:
+        return Kind("openai", {**fields, "size": "96x96"}, order)
+
+    def own(order: Order, **other: Any) -> Kind:
+        return Kind("native", {**order.model_dump(mode="json", exclude_none=True, exclude_unset=True), **other}, order)
+
+    size = {"width": 96, "height": 96}
+    ball = "a red ball bounces on grass"
+    return [
+        official(
+            order("text_to_video", prompt="red", model="toy", quality="best", seconds=30, seed=1, **size),
+            prompt="red",
+            model="toy",
+            seconds=30,
+            extra_body={"seed": 1, "quality": "best"},
+        ),
+        official(
+            order("text_to_video", prompt="a blue cone falls on sand", model="diorama", seconds=10, seed=2, **size),
+            prompt="a blue cone falls on sand",
+            model="sora-2",
+            seconds=10,
+            extra_body={"seed": 2},
+        ),
+        official(
+            order("animate", picture={"asset": picture}, model="diorama", prompt=ball, seconds=4, seed=3, **size),
+            prompt=ball,
+            seconds=4,
+            extra_body={"seed": 3},
+            input_reference=("ball.png", data, "image/png"),
+        ),
+        own(order("text_to_video", prompt="a blue cone falls on sand", model="diorama", seed=4, seconds=20, count=2)),
+        own(order("loop", of={"asset": picture}, model="diorama", prompt=ball, seed=5, seconds=3), of={"file": file}),
+        own(order("text_to_image", model="diorama", prompt="a green cube on snow", seed=6)),
+        own(order("text_to_video", prompt="white", seed=7, model="toy", quality="draft", seconds=1)),
+    ]
 
 
 def made(crew: Crew, kind: Order) -> list[str]:
     return unbroken(kind, crew.store, suffix="png" if kind.task == "text_to_image" else "mp4")
 
 
+def _said(kind: Order) -> str:
+    return kind.model_dump_json()
+
+
+def _bare(name: str) -> str:
+    """The id of a job, of which OpenAI's is made."""
+    return str(uuid.UUID(name.removeprefix("video_")))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--victims", choices=("workers", "machine"), default="workers")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--database", default="sqlite", help="sqlite, postgresql (one of its own), or a URL")
     parser.add_argument("--workers", type=int, default=2)
@@ -269,7 +451,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    facts = chaos(asked.kills, asked.database, asked.seed, workers=asked.workers, kinds=asked.kinds)
+    how = {"victims": asked.victims, "workers": asked.workers, "kinds": asked.kinds}
+    facts = chaos(asked.kills, asked.database, asked.seed, **how)
     if asked.json:
         print(json.dumps(facts))
     else:

@@ -168,7 +168,7 @@ class Queue:
             return _job(_found(connection, job, account))
 
     def repeated(self, body: str, *, account: str, within: float = 600.0) -> Job | None:
-        """The job that an account got for the same body (its digest) in the last seconds."""
+        """The job that an account got for the same body (its digest) in the last seconds, and has not deleted."""
         lately = sa.and_(jobs.c.created > now() - within, sa.not_(jobs.c.hidden))
         same = sa.and_(jobs.c.account == account, jobs.c.body == body, lately)
         with self.database.read() as connection:

@@ -45,6 +45,9 @@ IDLE = 0.2  # s between two looks at the queue
 SWEEP = 60.0  # s between two looks at what has expired
 PREVIEWS = 1.0  # s, the fewest between two
 WATCHES = 0.5  # s, likewise: a decoder says after each frame how much can be watched
+SILENCE = 300.0  # s without a word from the work of a job, or
+_FOLD = 20.0  # times the seconds foretold for all of it, if that is more: the work hangs
+HUNG = 4  # the code with which a worker ends whose work hangs
 _BACKOFF = 5.0  # s before a second try, three times as long before each one after it
 _CODES: Mapping[type[CinecanvasError], str] = {
     BadRequest: "bad_request",
@@ -57,6 +60,23 @@ _CODES: Mapping[type[CinecanvasError], str] = {
 
 
 _FAILED = Trouble(code="internal", message="The worker's engine failed.", passing=True)
+
+
+class Silence:
+    """How long the work of a job has said nothing: beats go on from another thread, whatever it hangs in."""
+
+    def __init__(self) -> None:
+        self._last, self._most = time.monotonic(), SILENCE
+
+    def broken(self) -> None:
+        self._last = time.monotonic()
+
+    def foretold(self, seconds: float) -> None:
+        """All of the work is to take so long."""
+        self._most = max(SILENCE, _FOLD * seconds)
+
+    def too_long(self) -> bool:
+        return time.monotonic() - self._last > self._most
 
 
 class Left(BaseException):
@@ -86,6 +106,7 @@ class Hand:
     lost: threading.Event = field(default_factory=threading.Event)
     settled: threading.Event = field(default_factory=threading.Event)
     watches: Pace = field(default_factory=lambda: Pace(WATCHES))
+    silence: Silence = field(default_factory=Silence)
 
     def heed(self, word: Word) -> None:
         if word != "go on":
@@ -107,7 +128,7 @@ class Worker:
         web: Web = Web(),
         name: str = "",
     ) -> None:
-        self.id = f"{(name or socket.gethostname())[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.id = name or f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._queue, self._store, self._where, self._web = queue, store, where, web
         self._models, self._loader, self._concurrency = tuple(models), loader, concurrency
         self._warden = Warden(store)
@@ -153,6 +174,11 @@ class Worker:
         giving.start()
         giving.join(1.0)
         os._exit(3)
+
+    def _hangs(self, job: str) -> None:
+        """The end of this process, at once: it cannot stop a thread. It gives nothing back: the death is to count."""
+        LOG.error("job %(job)s has said nothing for too long: the worker ends", {"job": job})
+        os._exit(HUNG)
 
     # The threads
 
@@ -200,6 +226,8 @@ class Worker:
                 continue
             for job, hand in hands:
                 if not hand.settled.is_set():  # else its last word says more
+                    if hand.silence.too_long():
+                        self._hangs(job)
                     hand.heed(words[job])
                     if words[job] == "lost":
                         self._lost()
@@ -208,6 +236,7 @@ class Worker:
         try:
             self._queue.sweep(self._store.delete)
             self._store.tidy()
+            self._store.clear_aside()
             for name in self._engine.names() - self._hands.keys():
                 if self._ended(name):
                     self._engine.forget(name)
@@ -339,6 +368,7 @@ class Worker:
         """What generate() says, for those who wait."""
         if isinstance(event, Planned):
             told = foretold(event.plan)
+            hand.silence.foretold(told.seconds)
             price = hand.claim.job.price.credits(told.work)
             self._say(hand, "planned", {"seconds": told.seconds}, foretold=told.model_dump(), credits=price)
         elif isinstance(event, Phase):
@@ -360,6 +390,7 @@ class Worker:
         how far it is can be told later, only what it needs must be known."""
 
         def say() -> Word:
+            hand.silence.broken()
             return self._queue.tell(hand.claim, kind, data, holds=holds, **values)
 
         if not hand.lost.is_set() and not self._leaving.is_set():
@@ -454,7 +485,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--lease", type=float, default=LEASE, help="s of silence, and its jobs are another's")
     parser.add_argument("--deaths", type=int, default=MOST_DEATHS, help="workers that one job may take with it")
-    parser.add_argument("--name", default="")
+    parser.add_argument("--name", default="", help="that nobody else ever has: who started it can say that it is gone")
     parser.add_argument("--trust", action="append", default=[], help="a host that media may come from, wherever it is")
     parser.add_argument("--attached", action="store_true", help="leave when stdin is closed")
     parser.add_argument("--logs", choices=("text", "json"), default="text")

@@ -7,9 +7,11 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _HEX = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20  # bytes
 MOST_RECORDS = 1 << 30  # bytes of records that `tidy` leaves
+ASIDE = (".upload-", ".fetch-")  # how the names begin of what is not an asset yet
 _IN_MEMORY = 8 << 20  # bytes; above, what arrives is kept in a nameless file and sent in parts
 
 
@@ -171,6 +174,13 @@ class Store:
             left -= size
             if left < 0 or datetime.now(UTC) - when > timedelta(days=days):
                 self._drop(name)
+
+    def clear_aside(self, *, seconds: float = 3600.0) -> None:
+        """Forget what was on its way into a folder when somebody was killed, and was last written so long ago."""
+        for path in [] if self.root is None else self.root.glob(".*-*"):
+            with suppress(FileNotFoundError):  # another was faster
+                if path.name.startswith(ASIDE) and time.time() - path.stat().st_mtime > seconds:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def clear(self) -> None:
         """Forget every asset and every record."""

@@ -108,7 +108,7 @@ async def events(desk: Desk, job: Job, request: Request, *, after: int) -> Async
             data = json.dumps({"job": job.id, "at": event.at, **event.data}, separators=(",", ":"))
             yield f"id: {event.seq}\nevent: {event.kind}\ndata: {data}\n\n".encode()
             after, said = event.seq, time.monotonic()
-        if now.ended and not found:
+        if (now.ended and not found) or desk.leaving():  # a client goes on at the next server, from where it was
             return
         if await request.is_disconnected():
             return

@@ -62,6 +62,7 @@ class Desk:
     public: str = ""  # the address that users know, if it is not the one they ask at
     web: Web = field(default_factory=Web)
     tariff: Tariff = field(default_factory=Tariff)
+    leaving: Callable[[], bool] = lambda: False  # whether the server is about to end
 
     @property
     def ledger(self) -> Ledger:

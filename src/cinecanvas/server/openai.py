@@ -395,6 +395,8 @@ async def _pictures(
     suffix = {"jpeg": "jpg"}.get(body.output_format or "png", body.output_format or "png")
 
     def accept() -> Job:
+        if (again := sent_twice(desk, caller, sent, request)) is not None:
+            return again
         asked: dict[str, Any] = {"prompt": body.prompt, "count": body.n or 1, "seed": body.seed}
         asked["quality"] = _quality(body.quality)
         if body.size not in (None, "auto"):

@@ -26,7 +26,7 @@ from cinecanvas.jobs.database import Database
 from cinecanvas.jobs.files import Files
 from cinecanvas.jobs.job import Job
 from cinecanvas.jobs.keys import LOCAL, Caller, Keys
-from cinecanvas.jobs.queue import Queue
+from cinecanvas.jobs.queue import LEASE, MOST_DEATHS, Queue
 from cinecanvas.jobs.signing import signing_secret
 from cinecanvas.jobs.tariff import Tariff
 from cinecanvas.logs import log_to_stderr
@@ -68,6 +68,8 @@ class Options(BaseModel):
     logs: Literal["text", "json"] = "text"
     trusted: tuple[str, ...] = ()  # hosts that media may come from, and news may go to, wherever they lead
     tariff: Tariff = Tariff()
+    lease: float = LEASE
+    deaths: int = MOST_DEATHS
 
 
 def serve(options: Options, where: Settings) -> None:
@@ -86,10 +88,11 @@ def serve(options: Options, where: Settings) -> None:
             "Make one with `cine keys make NAME`, or leave out --host",
         )
     store = Store.at(where.store)
+    running: list[uvicorn.Server] = []
     with Warden(store, children=2) as warden:
         warden.start()
         desk = Desk(
-            queue=Queue(database),
+            queue=Queue(database, options.lease, options.deaths),
             store=store,
             files=Files(database),
             warden=warden,
@@ -99,6 +102,7 @@ def serve(options: Options, where: Settings) -> None:
             public=options.public_url.rstrip("/"),
             web=Web(trusted=frozenset(options.trusted)),
             tariff=options.tariff,
+            leaving=lambda: any(server.should_exit for server in running),
         )
         config = uvicorn.Config(
             guard(desk, keys, options, guarded=guarded),
@@ -114,7 +118,8 @@ def serve(options: Options, where: Settings) -> None:
         )
         with listening(options) as line, crew(desk, options, port := line.getsockname()[1]):
             LOG.info("listening at http://%s:%d", options.host, port)
-            uvicorn.Server(config).run(sockets=[line])
+            running.append(uvicorn.Server(config))
+            running[0].run(sockets=[line])
     database.close()
 
 
@@ -221,7 +226,7 @@ def _kept(desk: Desk, options: Options, over: threading.Event) -> None:
         process.kill()
         code = process.wait()
         with suppress(CinecanvasError):
-            desk.queue.release(name, lost=code not in (0, 3))
+            desk.queue.release(name, lost=code not in (0, 3) and not over.is_set())
         if over.is_set():
             return
         LOG.warning("worker %s ended with %d and is replaced", name, code)
@@ -239,7 +244,7 @@ def _command(desk: Desk, options: Options, name: str) -> Sequence[str]:
     return (
         *(sys.executable, "-m", "cinecanvas.jobs.worker", "--name", name, "--attached"),
         *("--database", options.database, "--store", str(desk.where.store), "--models", ",".join(options.models)),
-        *("--logs", options.logs),
+        *("--logs", options.logs, "--lease", str(options.lease), "--deaths", str(options.deaths)),
         *(word for host in options.trusted for word in ("--trust", host)),
     )
 

@@ -1,0 +1,142 @@
+"""`cine serve` as a process: asked to end, killed in part or whole, and two of them on one database."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("dbos")
+pytest.importorskip("openai")
+
+import httpx
+from crew import Crew, unbroken
+from machine import Machine
+
+from cinecanvas.jobs.order import order
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found in /proc")
+FILM = order("text_to_video", model="diorama", prompt="a red ball bounces on grass", seed=3, seconds=10)
+SHORT = order("text_to_video", model="toy", prompt="red", seed=1, quality="draft", seconds=1)
+LONG = order("text_to_video", model="toy", prompt="blue", seed=2, quality="best", seconds=30, count=3)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new.sqlite'}"
+    running = request.getfixturevalue("postgresql")
+    return str(running.url(running.database()))
+
+
+@pytest.fixture
+def crew(tmp_path: Path, fresh_url: str) -> Iterator[Crew]:
+    with Crew(tmp_path / "home", fresh_url, lease=10.0) as crew:
+        yield crew
+
+
+def asked(machine: Machine, what: object, key: str) -> str:
+    body = what.model_dump(mode="json", exclude_none=True, exclude_unset=True)  # type: ignore[attr-defined]
+    answer = httpx.post(f"{machine.url}/api/v1/jobs", json=body, headers={"idempotency-key": key}, timeout=60.0)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def digests(crew: Crew, job: str) -> list[str]:
+    done = crew.ended(job)
+    assert done.outcome is not None, done.error
+    return [asset.digest for asset in done.outcome.assets]
+
+
+def test_a_server_that_is_asked_to_end_keeps_what_runs_and_the_next_one_goes_on(crew: Crew) -> None:
+    heard: list[str] = []
+
+    def listens(url: str) -> None:
+        try:
+            with httpx.stream("GET", url, timeout=60.0) as stream:
+                heard.extend(line for line in stream.iter_lines() if line.startswith("event: "))
+        except httpx.TransportError:
+            heard.append("hung up")
+
+    with Machine(crew, workers=1) as machine:
+        machine.serving()
+        job = asked(machine, FILM, "one")
+        listener = threading.Thread(target=listens, args=(f"{machine.url}/api/v1/jobs/{job}/events",), daemon=True)
+        listener.start()
+        crew.at_step(job, 10)
+        began = time.monotonic()
+        assert machine.ask() in (0, 143)
+        assert time.monotonic() - began < 30
+        listener.join(10)
+        assert not listener.is_alive() and heard
+        left = crew.queue.get(job)
+        assert (left.state, left.worker, left.deaths) == ("queued", "", 0)
+        assert crew.store.holds().records > 0, "what was denoised is kept"
+        machine.serving()
+        assert digests(crew, job) == unbroken(FILM, crew.store)
+        steps = [event.data["step"] for event in crew.queue.events(job, limit=9999) if event.kind == "step"]
+        assert len(steps) < 2 * max(steps), "finished windows are not made again"
+        assert "Traceback" not in machine.log()
+
+
+def test_two_servers_on_one_database_make_no_job_twice(crew: Crew) -> None:
+    with Machine(crew, workers=1) as one, Machine(crew, workers=1) as other:
+        one.start()
+        other.start()  # both make the tables, and the secret of URLs
+        one.serving()
+        other.serving()
+        ids: dict[tuple[str, int], str] = {}
+
+        def asks(machine: Machine) -> None:
+            for number in range(8):
+                ids[machine.url, number] = asked(machine, SHORT if number % 2 else LONG, f"key {number}")
+
+        both = [threading.Thread(target=asks, args=(machine,)) for machine in (one, other)]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join(60)
+        assert [ids[one.url, number] for number in range(8)] == [ids[other.url, number] for number in range(8)]
+        right = {0: unbroken(LONG, crew.store), 1: unbroken(SHORT, crew.store)}
+        for number in range(8):
+            job = ids[one.url, number]
+            assert digests(crew, job) == right[number % 2]
+            assert [event.kind for event in crew.queue.events(job, limit=9999)].count("succeeded") == 1
+            assert crew.queue.get(job).fence == 1
+        url = httpx.get(f"{one.url}/api/v1/jobs/{job}").json()["films"][0]["url"]
+        films = [httpx.get(place).content for place in (url, url.replace(one.url, other.url))]
+        assert films[0] == films[1] and len(films[0]) > 100
+
+
+def test_a_worker_that_is_killed_is_known_to_be_gone_before_its_lease_is_over(tmp_path: Path) -> None:
+    with (
+        Crew(tmp_path / "home", f"sqlite:///{tmp_path / 'new.sqlite'}", lease=600.0) as crew,
+        Machine(crew, workers=1) as machine,
+    ):
+        machine.serving()
+        job = asked(machine, LONG, "one")
+        crew.at_step(job)
+        machine.kill(*machine.workers())
+        assert digests(crew, job) == unbroken(LONG, crew.store)
+        assert crew.queue.get(job).deaths == 1
+
+
+def test_no_job_is_lost_or_doubled_by_a_few_kills_of_servers_and_workers() -> None:
+    script = Path(__file__).parent / "chaos" / "kills.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--victims", "machine", "--kills", "3", "--kinds", "1", "--seed", "5", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts = json.loads(done.stdout)
+    assert sum(facts["blows"].values()) >= 3 and facts["jobs"] >= 2 and facts["wrong"] == {}
