@@ -163,16 +163,17 @@ def test_a_url_that_is_not_ours_or_is_changed_opens_nothing(api: httpx.Client) -
 
 def test_what_cannot_be_is_refused_before_it_is_a_job(api: httpx.Client) -> None:
     before = len(api.get("/jobs", params={"limit": 100}).json()["jobs"])
-    for order, status in (
-        ({"task": "text_to_video", "prompt": ""}, 400),
-        ({"task": "text_to_video", "prompt": WORDS, "seconds": 1e9}, 400),
-        ({"task": "upscale", "prompt": WORDS, "clip": {"job": "nothing"}}, 404),
-        ({"task": "animate", "prompt": WORDS}, 422),
-        ({"task": "fly", "prompt": WORDS}, 422),
-        ({"task": "text_to_video", "prompt": WORDS, "model": "wan"}, 400),
+    for order, status, field in (
+        ({"task": "text_to_video", "prompt": ""}, 422, "prompt"),
+        ({"task": "text_to_video", "prompt": WORDS, "seconds": 1e9}, 422, "seconds"),
+        ({"task": "text_to_video", "prompt": WORDS, "seconds": 3000, "loop": True}, 422, "loop"),
+        ({"task": "loop", "prompt": WORDS, "seconds": 3000}, 400, None),
+        ({"task": "upscale", "prompt": WORDS, "clip": {"job": "nothing"}}, 404, None),
+        ({"task": "animate", "prompt": WORDS}, 422, "picture"),
     ):
         answer = api.post("/jobs", json=order)
         assert answer.status_code == status and answer.json()["error"]["message"], (order, answer.text)
+        assert answer.json()["error"]["field"] == field, answer.text
     assert len(api.get("/jobs", params={"limit": 100}).json()["jobs"]) == before
 
 

@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from cinecanvas.errors import BadRequest
 from cinecanvas.jobs.keys import LOCAL, Caller
+from cinecanvas.jobs.order import ORDERS
 from cinecanvas.server.desk import MOST_DATA_URI, Desk
 from cinecanvas.server.dialect import Fault, Refused
 
@@ -50,6 +51,8 @@ def first_fault(errors: Any) -> Fault:
     code = _CODES.get(first["type"], "invalid_request")
     unknown = code == "unknown_parameter"
     *within, last = first["loc"] or ("",)
+    if within[:1] == ["body"] and within[1:2] and within[1] in ORDERS:  # which of the tasks it is, is no field
+        del within[1]
     place = [part for part in within if not _is_kind(part)] + ([last] if unknown or not _is_kind(last) else [])
     name = ".".join(str(part) for part in place if part not in ("body", "query", "path", "header"))[:80]
     said = _KIND.sub("an object", first["msg"].removeprefix("Value error, ")).replace(_FILE, "a file")
