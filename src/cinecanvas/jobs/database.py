@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Database:
 
     engine: sa.Engine
     url: str
+    _turn: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     @staticmethod
     def at(url: str) -> Database:
@@ -79,12 +81,25 @@ class Database:
     @contextmanager
     def write(self, *, lock: str = "") -> Iterator[sa.Connection]:
         """One transaction that happens or does not; under a lock, one at a time on PostgreSQL as on SQLite always."""
-        with _told(), self.engine.connect() as connection:
+        with _told(), self._alone_here(), self.engine.connect() as connection:
             connection = connection.execution_options(writes=True)
             with connection.begin():
                 if lock:
                     alone(connection, lock)
                 yield connection
+
+    @contextmanager
+    def _alone_here(self) -> Iterator[None]:
+        """On SQLite the threads of a process take turns: whoever waits for a file sleeps longer and longer instead."""
+        if self.postgresql:
+            yield
+            return
+        if not self._turn.acquire(timeout=_BUSY):
+            raise NoDatabase("The database cannot be used: a writer does not end", do="Try again")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def clock(self) -> float:
         """The database's time, seconds since 1970."""

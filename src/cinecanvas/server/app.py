@@ -49,11 +49,11 @@ def build(desk: Desk) -> FastAPI:
     app.state.desk = desk
     app.state.metrics = Metrics(desk.queue, lambda path: dialect_of(path).name)
     app.add_middleware(app.state.metrics.counted)
+    app.add_api_route("/healthz", health, include_in_schema=False)
+    app.add_api_route("/readyz", ready, include_in_schema=False)
     for dialect in DIALECTS:
         for prefix in dialect.prefixes:
             app.include_router(dialect.router, prefix=prefix, include_in_schema=dialect is native.DIALECT)
-    app.add_api_route("/healthz", health, include_in_schema=False)
-    app.add_api_route("/readyz", ready, include_in_schema=False)
     app.add_api_route("/metrics", metrics, include_in_schema=False)
     app.add_api_route("/media/{job}/{output}/{variant}", media, include_in_schema=False, methods=["GET", "HEAD"])
     written = app.openapi
@@ -80,7 +80,7 @@ def answer(path: str, fault: Fault) -> Response:
     return JSONResponse(dialect_of(path).envelope(fault), fault.status, headers)
 
 
-def health() -> Any:
+async def health() -> Any:
     """The process lives."""
     return {"status": "ok", "version": __version__}
 

@@ -151,7 +151,10 @@ def _put(where: dict[str, Any], keys: list[str], value: Any) -> None:
         _put(inside, rest, value)
 
 
-def _desk(request: Request) -> Desk:
+# What a route depends on is async although it awaits nothing: FastAPI would send each of them to a thread and back.
+
+
+async def _desk(request: Request) -> Desk:
     desk: Desk = request.app.state.desk
     return desk
 
@@ -160,15 +163,15 @@ def _caller(request: Request) -> Caller:
     return getattr(request.state, "caller", LOCAL)
 
 
-def _reader(request: Request) -> Caller:
+async def _reader(request: Request) -> Caller:
     return _allowed(request, "read")
 
 
-def _creator(request: Request) -> Caller:
+async def _creator(request: Request) -> Caller:
     return _allowed(request, "create")
 
 
-def _admin(request: Request) -> Caller:
+async def _admin(request: Request) -> Caller:
     return _allowed(request, "admin")
 
 
@@ -179,7 +182,7 @@ def _allowed(request: Request, scope: str) -> Caller:
     return caller
 
 
-def base(request: Request) -> str:
+async def base(request: Request) -> str:
     """The address that this request came to, as far as its host was let in."""
     return str(request.base_url).rstrip("/")
 
