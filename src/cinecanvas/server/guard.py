@@ -61,6 +61,7 @@ class Limits:
 
     json: tuple[tuple[str, int], ...] = (("/", 1 << 20),)  # bytes, by the longest prefix of its path
     form: tuple[tuple[str, int], ...] = (("/", 200 << 20),)  # bytes of multipart/form-data, likewise
+    files: tuple[str, ...] = ()  # prefixes of paths where a body is a file, whatever it calls itself: it is not held
     depth: int = 32  # containers of JSON in one another
     items: int = 10_000  # values of JSON in all
     headers: int = 100
@@ -251,7 +252,7 @@ class _Exchange:
         self.most = _most(limits.form if kind == b"multipart/form-data" else limits.json, path)
         if int(self.heads.get(b"content-length", [b"0"])[0]) > self.most:
             return _too_large(self.most)
-        if kind != b"application/json" and not kind.endswith(b"+json"):
+        if (kind != b"application/json" and not kind.endswith(b"+json")) or _under(path, limits.files):
             return None
         body = bytearray()
         while not self.arrived:

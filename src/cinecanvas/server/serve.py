@@ -155,7 +155,7 @@ def guard(desk: Desk, keys: Keys, options: Options, *, guarded: bool) -> Guard:
         authenticate=authenticate,
         refuse=refuse,
         named=named,
-        limits=Limits(json=(("/", 1 << 20), *_JSON, *_LONG, *_UPLOADS)),
+        limits=Limits(json=(("/", 1 << 20), *_JSON, *_LONG, *_UPLOADS), files=tuple(prefix for prefix, _ in _UPLOADS)),
         hosts=(
             *options.hosts,
             *_host_of(options.public_url),
