@@ -384,6 +384,9 @@ def test_the_same_body_is_known_for_a_while(queue: Queue) -> None:
     assert queue.repeated("x" * 64, account="b") is None
     change(queue, tables.jobs, created=now() - 601)
     assert queue.repeated("x" * 64, account="a") is None
+    change(queue, tables.jobs, created=now())
+    queue.hide(job.id)
+    assert queue.repeated("x" * 64, account="a") is None, "who asks again for what was deleted wants another"
 
 
 @pytest.mark.parametrize("newest", [True, False])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,7 @@ import httpx
 from crew import Crew, unbroken
 from machine import Machine
 
-from cinecanvas.jobs.order import order
+from cinecanvas.jobs.order import Order, order
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found in /proc")
 FILM = order("text_to_video", model="diorama", prompt="a red ball bounces on grass", seed=3, seconds=10)
@@ -43,11 +46,23 @@ def crew(tmp_path: Path, fresh_url: str) -> Iterator[Crew]:
         yield crew
 
 
-def asked(machine: Machine, what: object, key: str) -> str:
-    body = what.model_dump(mode="json", exclude_none=True, exclude_unset=True)  # type: ignore[attr-defined]
+def wanted(machine: Machine, what: Order, key: str) -> str:
+    body = what.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     answer = httpx.post(f"{machine.url}/api/v1/jobs", json=body, headers={"idempotency-key": key}, timeout=60.0)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
+
+
+def flat(shade: int) -> bytes:
+    """A picture of one grey, not compressed: as many bytes as any other."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    side, rows = 64, (b"\0" + bytes([shade]) * 64) * 64
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    told = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 0)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + told
 
 
 def digests(crew: Crew, job: str) -> list[str]:
@@ -68,7 +83,7 @@ def test_a_server_that_is_asked_to_end_keeps_what_runs_and_the_next_one_goes_on(
 
     with Machine(crew, workers=1) as machine:
         machine.serving()
-        job = asked(machine, FILM, "one")
+        job = wanted(machine, FILM, "one")
         listener = threading.Thread(target=listens, args=(f"{machine.url}/api/v1/jobs/{job}/events",), daemon=True)
         listener.start()
         crew.at_step(job, 10)
@@ -97,7 +112,7 @@ def test_two_servers_on_one_database_make_no_job_twice(crew: Crew) -> None:
 
         def asks(machine: Machine) -> None:
             for number in range(8):
-                ids[machine.url, number] = asked(machine, SHORT if number % 2 else LONG, f"key {number}")
+                ids[machine.url, number] = wanted(machine, SHORT if number % 2 else LONG, f"key {number}")
 
         both = [threading.Thread(target=asks, args=(machine,)) for machine in (one, other)]
         for thread in both:
@@ -122,11 +137,35 @@ def test_a_worker_that_is_killed_is_known_to_be_gone_before_its_lease_is_over(tm
         Machine(crew, workers=1) as machine,
     ):
         machine.serving()
-        job = asked(machine, LONG, "one")
+        job = wanted(machine, LONG, "one")
         crew.at_step(job)
         machine.kill(*machine.workers())
         assert digests(crew, job) == unbroken(LONG, crew.store)
         assert crew.queue.get(job).deaths == 1
+
+
+def test_what_a_client_sends_again_is_made_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'new.sqlite'}"
+    with Crew(tmp_path / "home", url, lease=10.0) as crew, Machine(crew, workers=1) as machine:
+        machine.serving()
+        again = {"x-stainless-retry-count": "1"}
+
+        def sent(path: str, heads: dict[str, str], **body: Any) -> Any:
+            answer = httpx.post(f"{machine.url}/v1/{path}", headers=heads, timeout=60.0, **body)
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        wish = {"prompt": "a green cube on snow", "size": "96x96"}
+        first = sent("images/generations", {}, json=wish)
+        assert sent("images/generations", again, json=wish) == first
+        assert sent("images/generations", {}, json=wish) != first, "one that is not sent again is another"
+        videos = []
+        for shade in (10, 200):  # two frames have one name and one size
+            picture = {"input_reference": ("frame.png", flat(shade), "image/png")}
+            asked = {"data": {"prompt": "it melts", "seconds": "1"}, "files": picture}
+            videos += [sent("videos", heads, **asked)["id"] for heads in ({}, again)]
+        assert videos[0] == videos[1] != videos[2] == videos[3]
+        assert len(crew.queue.listed(limit=100)) == 4
 
 
 def test_no_job_is_lost_or_doubled_by_a_few_kills_of_servers_and_workers() -> None:

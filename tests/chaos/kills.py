@@ -241,12 +241,13 @@ class Siege:
             self.machine.start()
             if self.chance.random() < 0.85:  # else it is hit while it starts
                 self.machine.serving()
-                self.at_work()
+                if self.chance.random() < 0.5:
+                    self.at_work()
             if self.chance.random() < 0.5:
                 time.sleep(self.chance.uniform(0, 4))
             else:  # a moment in which a job may be accepted, and the answer not yet given
                 self.asked.clear()
-                self.asked.wait(10.0)
+                self.asked.wait(5.0)
                 time.sleep(self.chance.uniform(0, 0.05))
             self.blow()
         self.machine.serving()
@@ -264,7 +265,7 @@ class Siege:
 
     def at_work(self) -> None:
         """Until a worker has something to do; not for ever."""
-        until = time.monotonic() + 15
+        until = time.monotonic() + 5
         while not self.crew.queue.census().states.get("running") and time.monotonic() < until:
             time.sleep(0.05)
 
