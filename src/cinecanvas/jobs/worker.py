@@ -467,6 +467,12 @@ def _show(preview: Preview, folder: Path) -> None:
         write([preview.frame[None]], folder / "preview.png", fps=1)
 
 
+def _step_back() -> None:
+    """The server beside us answers at once, however much there is to make."""
+    if hasattr(os, "nice"):
+        os.nice(5)
+
+
 def _attached(worker: Worker) -> None:
     """Leave when whoever started us closes the line, or dies."""
     sys.stdin.buffer.read()
@@ -508,6 +514,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.leave())
     if asked.attached:
+        _step_back()
         threading.Thread(target=_attached, args=(worker,), daemon=True).start()
     worker.run()
     sys.stdout.flush()
