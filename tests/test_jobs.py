@@ -271,6 +271,17 @@ def test_a_job_that_took_three_workers_with_it_fails(queue: Queue) -> None:
     assert failed.error == Trouble(code="worker_lost", message="3 workers were lost over this job.")
 
 
+def test_a_job_that_comes_further_each_time_outlives_any_number_of_workers(queue: Queue) -> None:
+    job = asked(queue)
+    for number in range(1, 3 * MOST_DEATHS):
+        queue.tell(claimed(queue), "step", {}, step=number, steps=100)
+        silent(queue, job.id)
+    for _ in range(MOST_DEATHS - 1):  # and then it comes no further
+        queue.tell(claimed(queue), "step", {}, step=2, steps=100)
+        silent(queue, job.id)
+    assert queue.claim("w") is None and queue.get(job.id).state == "failed"
+
+
 def test_an_end_that_was_asked_for_is_no_death_and_one_that_was_seen_is(queue: Queue) -> None:
     job = asked(queue)
     for _ in range(2 * MOST_DEATHS):

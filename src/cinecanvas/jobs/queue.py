@@ -30,6 +30,9 @@ KEEP = 7 * 86400.0  # s that what was made is kept
 GRACE = 3600.0  # s between an asset's being needed by nobody and its end: somebody may just be about to need it
 _COLUMNS = [jobs.c[name] for name in Job.model_fields]
 _MADE = ("jobs", "megapixel_frames", "video_seconds", "compute_seconds")
+# workers that a job took with it, one after the other: where one came further than all before it, the count is new
+_FURTHER = jobs.c.step > jobs.c.mark
+_LOST = sa.case((_FURTHER, 1), else_=jobs.c.deaths + 1)
 _LIVE = jobs.c.state.in_(("queued", "running"))
 _MOST_KEY = 200  # characters of an idempotency key
 
@@ -127,6 +130,7 @@ class Queue:
             "fence": 0,
             "tries": 0,
             "deaths": 0,
+            "mark": 0,
             "stop": False,
             "phase": "",
             "step": 0,
@@ -313,7 +317,8 @@ class Queue:
                 lease=now() + self.lease,
                 fence=jobs.c.fence + 1,
                 started=sa.func.coalesce(jobs.c.started, now()),
-                deaths=jobs.c.deaths + int(taken_over),
+                deaths=_LOST if taken_over else jobs.c.deaths,
+                mark=sa.case((_FURTHER, jobs.c.step), else_=jobs.c.mark),
             )
             _tell(connection, job, "running", {"again": row.fence > 1})
             if row.fence == 1:
@@ -389,7 +394,7 @@ class Queue:
                 if row.stop:
                     _ended(connection, row, "cancelled")
                     continue
-                _released(connection, row.id, deaths=row.deaths + int(lost))
+                _released(connection, row.id, deaths=_LOST if lost else jobs.c.deaths)
                 _tell(connection, row.id, "queued", {})
             connection.execute(sa.delete(workers).where(workers.c.id == worker))
             return len(rows)
@@ -399,12 +404,12 @@ class Queue:
     def _bury(self, connection: sa.Connection) -> None:
         """Jobs whose time is over, whose askers gave up on them, or that took too many workers with them."""
         late = sa.and_(_LIVE, jobs.c.deadline < now(), sa.or_(jobs.c.state == "queued", jobs.c.lease < now()))
-        deaths = jobs.c.deaths + sa.case((jobs.c.state == "running", 1), else_=0)
+        deaths = sa.case((jobs.c.state == "running", _LOST), else_=jobs.c.deaths)
         deadly = sa.and_(_LIVE, deaths >= self.deaths, jobs.c.lease < now())
         unwanted = sa.and_(jobs.c.state == "running", jobs.c.stop, jobs.c.lease < now())
-        found = sa.select(*_COLUMNS).where(sa.or_(late, deadly, unwanted)).with_for_update(skip_locked=True)
-        for row in connection.execute(found).all():
-            lost = row.deaths + (row.state == "running")
+        found = sa.select(*_COLUMNS, deaths.label("lost")).where(sa.or_(late, deadly, unwanted))
+        for row in connection.execute(found.with_for_update(skip_locked=True)).all():
+            lost = row.lost
             if row.stop:
                 _ended(connection, row, "cancelled")
             elif lost >= self.deaths:

@@ -52,7 +52,8 @@ jobs = Table(
     _time("lease"),
     Column("fence", Integer, nullable=False),  # how often it was claimed
     Column("tries", Integer, nullable=False),  # how often it failed for a cause that may pass
-    Column("deaths", Integer, nullable=False),  # how often its worker was lost
+    Column("deaths", Integer, nullable=False),  # how often its worker was lost since it last came further
+    Column("mark", Integer, nullable=False),  # the furthest step of all claims before this one
     Column("stop", Boolean, nullable=False),
     Column("phase", String(20), nullable=False),
     Column("step", Integer, nullable=False),

@@ -116,6 +116,7 @@ def upgrade() -> None:
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("deaths", sa.Integer(), nullable=False),
+        sa.Column("mark", sa.Integer(), nullable=False),
         sa.Column("stop", sa.Boolean(), nullable=False),
         sa.Column("phase", sa.String(20), nullable=False),
         sa.Column("step", sa.Integer(), nullable=False),
