@@ -489,9 +489,10 @@ def reference() -> str:
     inside = {f"{name} {own}": verb for name, group in verbs.items() for own, verb in _verbs(group).items()}
     for name, verb in {**{name: verb for name, verb in verbs.items() if not _verbs(verb)}, **inside}.items():
         flags = [p for p in verb.params if p.param_type_name == "option" and p.name != "help" and not p.hidden]
-        words = [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in verb.params if p.param_type_name == "argument"]
+        given = [p for p in verb.params if p.param_type_name == "argument"]
+        words = [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in given]
         lines += ["", f"## `{' '.join(['cine', name, *words])}`", "", verb.help, ""]
-        lines += [f"- `{p.name.upper()}`: {p.help}" for p in verb.params if p.param_type_name == "argument"]
+        lines += [f"- `{p.name.upper()}`: {p.help}" for p in given]
         lines += [f"- {', '.join(f'`{o}`' for o in p.opts)}{_default(p.default)}: {p.help}" for p in flags]
     return "\n".join(lines) + "\n"
 

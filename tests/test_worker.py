@@ -138,7 +138,7 @@ def test_two_workers_share_the_work_stop_when_asked_and_refuse_in_a_line(small: 
     many = [asked(small, SHORT.model_copy(update={"seed": number})) for number in range(12)]
     late = asked(small, LONG, priority=9, deadline=small.queue.database.clock() + 1.0)
     stopped = asked(small, LONG.model_copy(update={"seed": 9}), priority=9)
-    wide = asked(small, order("text_to_video", prompt="red", seed=1, model="toy", width=16000, height=16000))
+    wide = asked(small, order("text_to_video", prompt="red", seed=1, model="toy", shape="100000:1"))
     local = asked(small, order("animate", picture={"url": "http://127.0.0.1:1/cat.png"}, prompt="red", seed=1))
     gone = asked(small, order("animate", picture={"asset": "sha256:" + "0" * 64}, prompt="red", seed=1))
     small.at_step(stopped.id, 1)
@@ -148,7 +148,7 @@ def test_two_workers_share_the_work_stop_when_asked_and_refuse_in_a_line(small: 
     assert time.monotonic() - began < 5
     assert small.ended(late.id).error == small.queue.get(late.id).error
     assert (error := small.queue.get(late.id).error) and error.code == "deadline"
-    for job, code, words in ((wide, "bad_request", "16000"), (local, "bad_request", "public"), (gone, "", "")):
+    for job, code, words in ((wide, "bad_request", "100000:1"), (local, "bad_request", "public"), (gone, "", "")):
         ended = small.ended(job.id)
         assert ended.state == "failed" and ended.error is not None and not ended.error.passing
         assert ended.error.code == code or not code
