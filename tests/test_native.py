@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from tests.service import Service, service
+from service import Service, service
 
 from cinecanvas.media.video import info, read
 

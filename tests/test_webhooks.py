@@ -14,8 +14,8 @@ import httpx
 import lumaai
 import openai
 import pytest
+from service import Service, service
 from standardwebhooks import Webhook
-from tests.service import Service, service
 
 WORDS = "a red ball bounces on grass"
 
