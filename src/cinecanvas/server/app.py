@@ -20,6 +20,7 @@ from cinecanvas.server.dialect import Dialect, Fault, fault_of
 from cinecanvas.server.document import document
 from cinecanvas.server.message import Admin, At, first_fault
 from cinecanvas.server.metrics import CONTENT_TYPE, Metrics
+from cinecanvas.server.pace import Turnstile
 
 LOG = logging.getLogger("cinecanvas.server")
 DIALECTS: tuple[Dialect, ...] = (
@@ -44,9 +45,11 @@ def build(desk: Desk) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
+        redirect_slashes=False,  # a redirect would be an answer that no dialect knows
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.desk = desk
+    app.state.streams = Turnstile()
     app.state.metrics = Metrics(desk.queue, lambda path: dialect_of(path).name)
     app.add_middleware(app.state.metrics.counted)
     app.add_api_route("/healthz", health, include_in_schema=False)

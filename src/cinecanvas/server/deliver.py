@@ -11,6 +11,7 @@ from pathlib import Path
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from cinecanvas.errors import CinecanvasError
 from cinecanvas.jobs.job import Job
@@ -20,10 +21,12 @@ from cinecanvas.jobs.worker import watched_file
 from cinecanvas.server.desk import Desk, Variant
 from cinecanvas.server.dialect import Fault, Refused
 from cinecanvas.server.message import Message
+from cinecanvas.server.pace import Pace
 
 POLL = 0.2  # s between two looks at a job whose end somebody waits for
 HEARTBEAT = 15.0  # s of silence before a comment is sent, so that nobody on the way hangs up
 MOST_WAIT = 55.0  # s; the clients give up after 60, and would then ask for the same a second time
+STREAMS = Pace(rate=50.0, burst=100, together=32)  # of one account: each looks at the database ten times a second
 _PIECE = 1 << 18  # bytes
 _KEPT = {"cache-control": "private, max-age=86400"}
 
@@ -63,7 +66,7 @@ def watched(desk: Desk, job: Job, request: Request) -> Response:
     file = watched_file(desk.where, job)
     if job.state != "running" or not file.is_file():
         raise NotNow("There is nothing of this job to watch now", "A film can be watched while it runs on this machine")
-    return StreamingResponse(growing(desk, job, file, request), media_type="video/mp4")
+    return Stream(growing(desk, job, file, request), job, media_type="video/mp4")
 
 
 def _read(desk: Desk, digest: str) -> Iterator[bytes]:
@@ -92,6 +95,27 @@ async def waited(desk: Desk, caller: Caller, request: Request, accept: Callable[
         await asyncio.sleep(POLL)
         job = await run_in_threadpool(desk.queue.get, job.id, account=caller.account)
     return job
+
+
+class Stream(StreamingResponse):
+    """What goes on about a job for as long as somebody reads it; an account has only so many at a time."""
+
+    def __init__(
+        self, pieces: AsyncIterator[bytes], job: Job, *, media_type: str, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(pieces, media_type=media_type, headers=headers)
+        self._who = job.account
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Counted here, in the event loop: a stream that nobody begins to read is none."""
+        streams = scope["app"].state.streams
+        if wait := streams.enter(self._who, STREAMS):
+            said = f"At most {STREAMS.together} streams of one account are open at a time. Close one, or look instead."
+            raise Refused(Fault(429, "too_many_streams", said, retry=wait))
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            streams.leave(self._who)
 
 
 async def events(desk: Desk, job: Job, request: Request, *, after: int) -> AsyncIterator[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -19,6 +18,7 @@ from cinecanvas.jobs.keys import LOCAL, Caller
 from cinecanvas.jobs.order import ORDERS
 from cinecanvas.server.desk import MOST_DATA_URI, Desk
 from cinecanvas.server.dialect import Fault, Refused
+from cinecanvas.server.strict import NotStrict, strict
 
 Body = TypeVar("Body", bound=BaseModel)
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
@@ -82,10 +82,10 @@ async def message(request: Request) -> Message:
     raw = await request.body()
     if not raw.strip():
         return Message(fields={}, digest=_digest(request, raw).hexdigest())
-    try:
-        value = json.loads(raw)
-    except ValueError:
-        raise BadRequest("The body is not JSON", "It is one JSON object, or a form") from None
+    try:  # as strictly as the guard does, which reads nothing but what calls itself JSON
+        value = strict(raw)
+    except NotStrict as error:
+        raise Refused(Fault(400, "invalid_json", f"{error}. A body is one JSON object, or a form.")) from None
     if not isinstance(value, dict):
         raise BadRequest("The body is not an object", "It is one JSON object, or a form")
     return Message(fields=value, digest=_digest(request, raw).hexdigest())

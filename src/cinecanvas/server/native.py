@@ -19,7 +19,7 @@ from cinecanvas.jobs.queue import NotNow
 from cinecanvas.jobs.worker import preview_file
 from cinecanvas.model import Card
 from cinecanvas.models import card
-from cinecanvas.server.deliver import events, made, watched
+from cinecanvas.server.deliver import Stream, events, made, watched
 from cinecanvas.server.desk import Variant
 from cinecanvas.server.dialect import Dialect, Fault, Link
 from cinecanvas.server.document import ALWAYS, EVENT, EXAMPLES
@@ -196,6 +196,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _OF_BODY = (408, 413)  # what else can be wrong with a request that has one
 
 
+@router.get("", include_in_schema=False)
 @router.get("/", summary="What this server is", responses=_problems(), tags=["server"])
 def get_server(desk: At, caller: Reader) -> About:
     return About(version=__version__, models=list(desk.models))
@@ -333,9 +334,8 @@ def follow_job(
     found = desk.queue.get(job, account=caller.account)
     after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
     stream = events(desk, found, request, after=after)
-    return StreamingResponse(
-        stream, media_type="text/event-stream", headers={"cache-control": "no-store", "x-accel-buffering": "no"}
-    )
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return Stream(stream, found, media_type="text/event-stream", headers=headers)
 
 
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
