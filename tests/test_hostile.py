@@ -26,6 +26,7 @@ from cinecanvas.jobs.signing import signing_secret
 from cinecanvas.media.assets import Store
 from cinecanvas.media.warden import Warden
 from cinecanvas.server.app import DIALECTS
+from cinecanvas.server.deliver import STREAMS
 from cinecanvas.server.desk import Desk, served_models
 from cinecanvas.server.pace import Pace
 from cinecanvas.server.serve import Options, guard
@@ -128,6 +129,13 @@ def routes(place: Place) -> list[tuple[str, str]]:
     return found
 
 
+def picture(side: int = 16) -> bytes:
+    """A black square as a PNG: small, whatever its size."""
+    stream = io.BytesIO()
+    Image.new("1", (side, side)).save(stream, "png")
+    return stream.getvalue()
+
+
 def filled(path: str, name: str = "x") -> str:
     return re.sub(r"\{[^}]+\}", name, path)
 
@@ -163,32 +171,77 @@ def test_who_may_only_read_creates_nothing(place: Place) -> None:
     assert place.desk.queue.listed() == []
 
 
-def test_what_is_alices_is_not_there_for_bob(place: Place) -> None:
-    video = ask(place, "POST", "/v1/videos", json={"prompt": "a secret", "seconds": 1}).json()["id"]
-    job = next(iter(place.desk.queue.listed())).id
-    dot = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(dot, "png")
-    file = ask(place, "POST", "/api/v1/files", files={"file": ("a.png", dot.getvalue())}).json()["id"]
-    names = (job, video, file, f"file_{file.replace('-', '')}", f"char_{file.replace('-', '')}")
-    for method, path in routes(place):
-        if "{" in path and not is_open(path) and ":path}" not in path:
-            for name in names:
-                answer = ask(
-                    place, method, filled(path, name), "bob", json={"prompt": WORDS} if method != "GET" else None
-                )
-                assert answer.status_code >= 400 and "secret" not in answer.text, (method, path, answer.text)
-    assert ask(place, "GET", f"/api/v1/jobs/{job}").json()["state"] == "queued"
-    assert ask(place, "GET", f"/api/v1/files/{file}").status_code == 200
-    assert (
-        ask(
-            place, "POST", "/api/v1/jobs", "bob", json={"task": "animate", "prompt": WORDS, "picture": {"file": file}}
-        ).status_code
-        == 404
-    )
+def test_who_may_only_read_is_refused_what_another_is_given(place: Place) -> None:
+    dot = {"file": ("a.png", picture())}
+    bodies = [*asked_with("https://example.org/a.png"), ("/v1/videos", {"prompt": WORDS, "seconds": 1})]
+    asked: list[tuple[str, dict[str, Any]]] = [(path.partition("?")[0], {"json": body}) for path, body in bodies]
+    asked += [(path, {"files": dot, "data": {"purpose": "vision"}}) for path in ("/v1/files", "/api/v1/files")]
+    for path, what in asked:
+        assert ask(place, "POST", path, "reader", **what).status_code == 403, path
+    assert place.desk.queue.listed() == [] and place.desk.store.holds().assets == 0
+
+
+def test_what_is_said_of_all_is_for_whom_it_concerns(place: Place) -> None:
+    for path, status in (("/metrics", 403), ("/api/v1/openapi.json", 200)):
+        assert ask(place, "GET", path, None).status_code == 401
+        assert ask(place, "GET", path).status_code == status
+    for path in ("/healthz", "/readyz"):
+        assert ask(place, "GET", path, None).status_code == 200
+
+
+def test_nobody_is_sent_elsewhere_for_a_slash(place: Place) -> None:
+    for path in ("/v1/videos/", "/api/v1/jobs/", "/luma-agents/generations/", "/runway/v1/tasks/x/"):
+        assert ask(place, "GET", path).status_code == 404, path
+    assert ask(place, "GET", "/api/v1").json() == ask(place, "GET", "/api/v1/").json()
+
+
+def test_what_is_alices_is_nothing_that_bob_can_name(place: Place) -> None:
+    file = ask(place, "POST", "/api/v1/files", files={"file": ("a.png", picture())}).json()["id"]
     asset = place.desk.files.get(file).asset
     assert asset is not None
-    order = {"task": "animate", "prompt": WORDS, "picture": {"asset": asset.digest}}
-    assert ask(place, "POST", "/api/v1/jobs", "bob", json=order).status_code == 400
+    for source, status in (({"file": file}, 404), ({"asset": asset.digest}, 400)):
+        order = {"task": "animate", "prompt": WORDS, "picture": source}
+        assert ask(place, "POST", "/api/v1/jobs", "bob", json=order).status_code == status
+        assert ask(place, "POST", "/api/v1/jobs", json=order).status_code == 201
+
+
+def owned(place: Place) -> Iterator[str]:
+    """Ids of what Alice has, as every dialect spells them."""
+    for path, body in (
+        ("/v1/videos", {"prompt": "a secret", "seconds": 1}),
+        ("/api/v1/jobs", {"task": "text_to_video", "prompt": "a secret", "seconds": 1}),
+        ("/luma/dream-machine/v1/generations/video", {"model": "ray-2", "prompt": "a secret"}),
+        ("/luma-agents/generations", {"prompt": "a secret", "model": "ray-3.2", "type": "video"}),
+        (
+            "/runway/v1/text_to_video",
+            {"model": "gen4.5", "promptText": "a secret", "ratio": "1280:720", "duration": 2},
+        ),
+        ("/v1/webhook_endpoints", {"name": "secret", "url": "https://8.8.8.8/", "event_types": ["video.failed"]}),
+    ):
+        yield ask(place, "POST", path, json=body).json()["id"]
+    dot = {"file": ("secret.png", picture())}
+    yield ask(place, "POST", "/v1/files", files=dot, data={"purpose": "vision"}).json()["id"]
+    file = ask(place, "POST", "/api/v1/files", files=dot).json()["id"]
+    yield from (f"{head}_{file.replace('-', '')}" for head in ("file", "char"))
+    yield file
+
+
+def test_what_is_alices_is_for_bob_like_what_never_was(place: Place) -> None:
+    names = list(owned(place))
+    before = place.desk.queue.listed(limit=1000)
+    for name in names:
+        head, _, digits = name.rpartition("_")
+        never = f"{head}_" * bool(head) + re.sub(r"[0-9a-f]", lambda found: "1" if found[0] == "0" else "0", digits)
+        for method, path in routes(place):
+            if "{" in path and not is_open(path) and ":path}" not in path:
+                what = {"json": {"prompt": WORDS}} if method in ("POST", "PATCH", "PUT") else {}
+                hers, nobodys = (ask(place, method, filled(path, one), "bob", **what) for one in (name, never))
+                assert hers.status_code == nobodys.status_code >= 400, (method, path, hers.text)
+                assert hers.text.replace(name, never) == nobodys.text and "secret" not in hers.text, (method, path)
+    assert place.desk.queue.listed(limit=1000) == before, "Bob moved, stopped, deleted or made something"
+    theirs = next(name for name in names if name.startswith("file_"))
+    for path in (f"/v1/files/{theirs}", f"/api/v1/files/{names[-1]}"):
+        assert ask(place, "GET", path).status_code == 200
 
 
 @pytest.mark.parametrize("headers", [{"origin": "null"}, {"origin": "http://evil.example"}, {"host": "evil.example"}])
@@ -280,9 +333,7 @@ def test_no_words_break_a_route(place: Place, words: str) -> None:
     "name", ["a\r\nb.png", "../../x.png", "a\x00.png", "x" * 5000 + ".png", '"; rm', "\u202egnp.exe"]
 )
 def test_a_name_of_a_file_is_only_words(place: Place, name: str) -> None:
-    dot = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(dot, "png")
-    answer = ask(place, "POST", "/v1/files", files={"file": (name, dot.getvalue())}, data={"purpose": "vision"})
+    answer = ask(place, "POST", "/v1/files", files={"file": (name, picture())}, data={"purpose": "vision"})
     assert answer.status_code < 500, answer.text
     assert not [path for path in Path(place.desk.where.data).rglob("*") if path.name.endswith((".png", ".exe"))]
 
@@ -309,11 +360,66 @@ def test_a_form_of_a_thousand_parts_or_brackets_is_refused(place: Place) -> None
         assert 400 <= answer.status_code < 500 and answer.json()["error"]["message"], answer.text[:200]
 
 
-def test_a_bomb_does_not_silence_the_server(place: Place) -> None:
-    bomb = io.BytesIO()
-    Image.new("1", (30_000, 30_000)).save(bomb, "png")
-    assert ask(place, "POST", "/api/v1/files", files={"file": ("a.png", bomb.getvalue())}).status_code == 400
-    assert ask(place, "GET", "/healthz", None).status_code == 200
+def test_bombs_do_not_silence_the_server(place: Place) -> None:
+    bomb, said, looks = picture(30_000), list[int](), list[float]()
+
+    async def go() -> None:
+        transport = httpx.ASGITransport(app=place.app)
+        head = {"authorization": f"Bearer {place.keys['alice']}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=head) as client:
+
+            async def bring() -> None:
+                said.append((await client.post("/api/v1/files", files={"file": ("a.png", bomb)})).status_code)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(4):
+                    group.start_soon(bring)
+                while len(said) < 4:
+                    begun = anyio.current_time()
+                    assert (await client.get("/healthz")).status_code == 200
+                    looks.append(anyio.current_time() - begun)
+                    await anyio.sleep(0.01)
+
+    anyio.run(go)
+    assert said == [400] * 4 and looks and max(looks) < 5.0
+
+
+def opened(place: Place, path: str, count: int) -> list[int]:
+    """The statuses of so many requests at once, none of which is read to its end."""
+    head = [(b"host", b"localhost"), (b"authorization", f"Bearer {place.keys['alice']}".encode())]
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": head}
+    said: list[int] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            said.append(message["status"])
+
+    async def one() -> None:
+        heard = iter([{"type": "http.request"}])
+
+        async def receive() -> dict[str, Any]:
+            return next(heard, None) or await anyio.sleep_forever()  # type: ignore[func-returns-value]
+
+        await place.app({**scope, "client": ("127.0.0.1", 1)}, receive, send)
+
+    async def go() -> None:
+        with anyio.fail_after(60.0):
+            async with anyio.create_task_group() as group:
+                for _ in range(count):
+                    group.start_soon(one)
+                while len(said) < count:
+                    await anyio.sleep(0.01)
+                group.cancel_scope.cancel()
+
+    anyio.run(go)
+    return sorted(said)
+
+
+def test_an_account_has_only_so_many_streams_at_a_time(place: Place) -> None:
+    order = {"task": "text_to_video", "prompt": WORDS}
+    path = f"/api/v1/jobs/{ask(place, 'POST', '/api/v1/jobs', json=order).json()['id']}/events"
+    assert opened(place, path, STREAMS.together + 3) == [200] * STREAMS.together + [429] * 3
+    assert opened(place, path, 1) == [200], "who has gone is still counted"
 
 
 def test_an_envelope_is_the_dialects_own_whatever_is_wrong(place: Place) -> None:
