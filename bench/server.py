@@ -3,7 +3,7 @@ the moment a film is cancelled to the beginning of the next.
 
 python bench/server.py [--only starts creates polls cancels] [--seconds 20] [--json]
 
-`cine serve --workers 1` runs in a home of its own. One film of a minute is made all the while, so that the worker is
+`cine serve --workers 1` runs in a home of its own. One film of ten minutes is made all the while, so that the worker is
 busy with it; what is ordered beside it is of the toy model, has the lowest priority, and waits. Orders come at a fixed
 rate, whether or not the ones before are answered, and the time of each counts from the moment it was due. Who asks
 are other processes, each with a key and an address of its own (127.0.0.2 ...), for one caller and one address are
@@ -35,7 +35,12 @@ from cinecanvas.jobs.keys import Keys
 from cinecanvas.settings import settings
 
 PARTS = ("starts", "creates", "polls", "cancels")
-FILM = {"task": "text_to_video", "prompt": "a red ball bounces on grass at sunset", "seconds": 60.0, "model": "diorama"}
+FILM = {
+    "task": "text_to_video",
+    "prompt": "a red ball bounces on grass at sunset",
+    "seconds": 600.0,
+    "model": "diorama",
+}
 TINY = {"task": "text_to_video", "prompt": "a red ball", "seconds": 1.0, "model": "toy"}
 PATIENCE = 60.0  # s
 
@@ -145,9 +150,9 @@ def until(server: Server, job: str, right: Any) -> Any:
 def creates(server: Server, *, rate: float, seconds: float) -> dict[str, Any]:
     """Milliseconds to the answer of an order, at so many orders a second."""
     with filming(server) as job:
-        step = server.ask("GET", f"/api/v1/jobs/{job}")["step"]
+        step = running(server, job)
         [took] = loads("create", server, ["4,5,6,7,8,9,10,11"], rate, seconds)
-        steps = server.ask("GET", f"/api/v1/jobs/{job}")["step"] - step
+        steps = running(server, job) - step
     found = {"orders": len(took), **percentiles(took), "steps of the film per second": round(steps / seconds, 2)}
     return found
 
@@ -168,10 +173,17 @@ def polls(server: Server, *, seconds: float) -> dict[str, Any]:
 
 
 def pace(server: Server, job: str, seconds: float) -> float:
-    """Denoising steps per second of a job."""
-    before, began = server.ask("GET", f"/api/v1/jobs/{job}")["step"], time.monotonic()
+    """Denoising steps per second of a job, which must not end meanwhile: a worker at rest would be measured."""
+    before, began = running(server, job), time.monotonic()
     time.sleep(seconds)
-    return float((server.ask("GET", f"/api/v1/jobs/{job}")["step"] - before) / (time.monotonic() - began))
+    return (running(server, job) - before) / (time.monotonic() - began)
+
+
+def running(server: Server, job: str) -> int:
+    """The steps that a job has made, which is not at its end yet."""
+    view = server.ask("GET", f"/api/v1/jobs/{job}")
+    assert view["state"] == "running" and view["step"] < view["steps"], "the film ended before it was measured"
+    return int(view["step"])
 
 
 def cancels(server: Server, *, count: int) -> dict[str, Any]:

@@ -117,7 +117,16 @@ def order(task: str, **given: Any) -> Order:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or task
-        raise BadRequest(f"{name[:80]} is not usable: {first['msg']}") from error
+        raise BadRequest(f"{name[:80]} is not usable: {first['msg']}", _possible(name)) from error
+
+
+def _possible(name: str) -> str:
+    """What a number may be, from end to end: pydantic names only the end that was passed."""
+    bounds = _BOUNDS.get(name, {})
+    if "le" not in bounds:
+        return ""
+    least = bounds["ge"] if "ge" in bounds else f"More than {bounds['gt']}"
+    return f"{least} to {bounds['le']} {_UNITS.get(name, '')}".rstrip() + " is possible"
 
 
 def order_of(facts: Mapping[str, Any]) -> Order:
@@ -235,6 +244,7 @@ _BOUNDS: Mapping[str, Mapping[str, Any]] = {  # what a Request refuses whatever 
     "place": {"ge": 0, "le": 1},
     "box": {"ge": 0, "le": 1},
 }
+_UNITS = {"width": "px", "height": "px", "seconds": "s", "start": "s", "end": "s", "fps": "frames per second"}
 _OWN = {  # what the verbs take beside the fields of a Request
     "picture": "The picture.",
     "first": "What it begins with.",
