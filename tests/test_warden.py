@@ -410,6 +410,17 @@ time.sleep(60)
 
 
 @linux
+def test_a_child_of_a_large_process_is_not_taken_for_a_large_one(tmp_path: Path) -> None:
+    ballast = np.ones(600 << 20, np.uint8)  # Linux counts what a process held before it became another program
+    with Warden(Store.at(tmp_path / "store")) as kept:
+        kept.take(fox(tmp_path))
+        held = child(kept)
+        kept.take(fox(tmp_path))
+        assert child(kept) == held
+    assert ballast.nbytes
+
+
+@linux
 def test_a_child_has_no_keys_and_little_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeper: Warden) -> None:
     monkeypatch.setenv("CINECANVAS_SECRET", "hush")
     with Warden(Store.at(tmp_path / "store")) as kept:
