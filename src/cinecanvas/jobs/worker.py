@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cinecanvas.errors import BadMedia, BadRequest, BadWeights, CannotWrite, CinecanvasError, Unsupported
-from cinecanvas.generate import Done, Event, Note, Phase, Planned, Preview, Step, Watch, generate, live_name
+from cinecanvas.generate import Done, Event, Note, Phase, Planned, Preview, Step, Stored, Watch, generate, live_name
 from cinecanvas.jobs.database import Database, NoDatabase
 from cinecanvas.jobs.engine import Engine, Facts
 from cinecanvas.jobs.job import LATE, Job, Outcome, State, Trouble, foretold
@@ -384,6 +384,9 @@ class Worker:
         elif isinstance(event, Preview):
             _show(event, folder)
             self._say(hand, "preview", {})
+        elif isinstance(event, Stored):  # needed from now on, and forgotten with the job, however that ends
+            digest = event.asset.digest
+            self._say(hand, "stored", {"asset": digest, "video": event.video}, holds=[digest])
 
     def _say(self, hand: Hand, kind: str, data: Mapping[str, Any], *, holds: Sequence[str] = (), **values: Any) -> None:
         """One word to the queue; its answer may be the end of the job here. While the database is away a job goes on:
