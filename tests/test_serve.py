@@ -230,6 +230,8 @@ def test_a_server_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(tmp_
         machine.serving()
         kept = wanted(machine, SHORT, "before")
         right = digests(crew, kept)
+        film = wanted(machine, FILM, "film")
+        crew.at_step(film, 3)
 
         def room(size: int) -> None:
             for pid in machine.everything():
@@ -245,22 +247,24 @@ def test_a_server_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(tmp_
         large = noise(9 << 20)
         data_uri = f"data:image/png;base64,{base64.b64encode(large).decode()}"
         brought = {"file": ("large.png", large, "image/png")}
-        film = {"prompt": "it melts", "seconds": "1"}
+        video = {"prompt": "it melts", "seconds": "1"}
         asked = SHORT.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         room(8 << 20)  # enough for the database
         refused("/api/v1/files", "storage_full", files=brought)
-        refused("/v1/videos", "storage_full", data=film, files={"input_reference": brought["file"]})
-        refused("/v1/videos", "storage_full", json={**film, "input_reference": {"image_url": data_uri}})
+        refused("/v1/videos", "storage_full", data=video, files={"input_reference": brought["file"]})
+        refused("/v1/videos", "storage_full", json={**video, "input_reference": {"image_url": data_uri}})
         room(4096)  # less than a page of it
         refused("/api/v1/jobs", "unavailable", json=asked)
-        refused("/v1/videos", "unavailable", json=film)
+        refused("/v1/videos", "unavailable", json=video)
         found = httpx.get(f"{machine.url}/api/v1/jobs/{kept}/films/0")
         assert found.status_code == 200 and f"sha256:{hashlib.sha256(found.content).hexdigest()}" in right
         room(resource.RLIM_INFINITY)
         assert httpx.post(f"{machine.url}/api/v1/files", files=brought, timeout=60.0).status_code == 201
         assert digests(crew, wanted(machine, SHORT, "after")) == right
-        assert len(crew.queue.listed(limit=10)) == 2
-        assert "Traceback" not in machine.log()
+        assert digests(crew, film) == unbroken(FILM, crew.store)
+        assert crew.queue.get(film).deaths == 0, "a full disk is nobody's death"
+        assert len(crew.queue.listed(limit=10)) == 3
+        assert "| Traceback" not in machine.log()
 
 
 def test_no_job_is_lost_or_doubled_by_a_few_kills_of_servers_and_workers() -> None:

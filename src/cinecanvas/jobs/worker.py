@@ -199,13 +199,19 @@ class Worker:
                 self._engine.run(job, fence)
                 if hand.settled.is_set() and not hand.lost.is_set():
                     self._engine.forget(job)
-            except Exception:  # of the engine; what it cannot say the lease says, when it is over
+            except Exception:  # of the engine: its tables may lie on a disk that is full, beside ours
                 LOG.exception("job %(job)s was left by the engine", {"job": job})
-                with suppress(CinecanvasError):
-                    hand.heed(self._queue.again(hand.claim, _FAILED, after=_BACKOFF * 3**hand.claim.job.tries))
+                self._failed(hand)
             self._hands.pop(job, None)
             if hand.lost.is_set():
                 self._lost()
+
+    def _failed(self, hand: Hand) -> None:
+        """Back into the queue, as soon as that can be said; what is never said the lease says, when it is over."""
+        hand.settled.set()
+        after = _BACKOFF * 3**hand.claim.job.tries
+        with suppress(CinecanvasError):
+            hand.heed(_lasting(lambda: self._queue.again(hand.claim, _FAILED, after=after), until=self._leaving))
 
     def _next(self) -> Hand | None:
         """A job in hand before anybody can ask what is in hand."""
