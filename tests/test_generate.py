@@ -14,7 +14,7 @@ import pytest
 
 from cinecanvas import Request, models, text_to_video
 from cinecanvas.errors import BadRequest, CannotWrite, Unsupported
-from cinecanvas.generate import Done, Event, Phase, Planned, Step, Watch, destinations, generate
+from cinecanvas.generate import Done, Event, Phase, Planned, Step, Stored, Watch, destinations, generate
 from cinecanvas.media.assets import Store
 from cinecanvas.media.video import info, read
 from cinecanvas.reel import shown_for
@@ -147,6 +147,7 @@ def test_what_is_in_the_store_is_not_done_again(tmp_path: Path, here: Settings) 
     events, second = run(toy(), tmp_path / "b.mp4", here, store=store)
     assert not [e for e in events if isinstance(e, Step)]
     assert first.assets == second.assets and store.has(first.assets[0].digest)
+    assert [(e.video, e.asset) for e in events if isinstance(e, Stored)] == [(0, second.assets[0])]
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import math
+import random
+import resource
+import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +27,7 @@ pytest.importorskip("dbos")
 pytest.importorskip("openai")
 
 import httpx
-from crew import Crew, unbroken
+from crew import Crew, unbroken, until
 from machine import Machine
 
 from cinecanvas.jobs.order import Order, order
@@ -53,16 +60,34 @@ def wanted(machine: Machine, what: Order, key: str) -> str:
     return str(answer.json()["id"])
 
 
+def said(path: str, body: bytes, *heads: str, length: int | None = None) -> bytes:
+    """A request as it stands on the wire; with a length that is more than the body, one that is on its way."""
+    size = len(body) if length is None else length
+    lines = [f"POST {path} HTTP/1.1", "host: localhost", "content-type: application/json", f"content-length: {size}"]
+    return "\r\n".join([*lines, *heads, "", ""]).encode() + body
+
+
 def flat(shade: int) -> bytes:
     """A picture of one grey, not compressed: as many bytes as any other."""
+    return _png(64, (b"\0" + bytes([shade]) * 64) * 64)
+
+
+def _png(side: int, rows: bytes) -> bytes:
+    """A grey square, not compressed."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    side, rows = 64, (b"\0" + bytes([shade]) * 64) * 64
     head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     told = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 0)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + told
+
+
+def noise(size: int) -> bytes:
+    """A picture that cannot be made smaller, of at least so many bytes."""
+    return _png(
+        side := math.isqrt(size) + 1, b"".join(b"\0" + random.Random(row).randbytes(side) for row in range(side))
+    )
 
 
 def digests(crew: Crew, job: str) -> list[str]:
@@ -99,6 +124,19 @@ def test_a_server_that_is_asked_to_end_keeps_what_runs_and_the_next_one_goes_on(
         assert digests(crew, job) == unbroken(FILM, crew.store)
         steps = [event.data["step"] for event in crew.queue.events(job, limit=9999) if event.kind == "step"]
         assert len(steps) < 2 * max(steps), "finished windows are not made again"
+        assert "Traceback" not in machine.log()
+
+
+def test_who_still_sends_when_the_server_ends_is_told_to_ask_the_next_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'new.sqlite'}"
+    with Crew(tmp_path / "home", url, lease=10.0) as crew, Machine(crew, workers=0) as machine:
+        machine.serving()
+        with socket.create_connection(("127.0.0.1", machine.port), timeout=60.0) as upload:
+            upload.sendall(said("/api/v1/jobs", b'{"task": ', length=1000))  # and the rest does not come
+            time.sleep(0.5)
+            assert machine.ask() in (0, 143)
+            assert upload.recv(1000).startswith(b"HTTP/1.1 503 ")
+        assert crew.queue.listed() == []
         assert "Traceback" not in machine.log()
 
 
@@ -166,6 +204,77 @@ def test_what_a_client_sends_again_is_made_once(tmp_path: Path) -> None:
             videos += [sent("videos", heads, **asked)["id"] for heads in ({}, again)]
         assert videos[0] == videos[1] != videos[2] == videos[3]
         assert len(crew.queue.listed(limit=100)) == 4
+
+
+def test_what_was_accepted_is_found_again_by_a_client_whose_server_was_killed_before_it_answered(crew: Crew) -> None:
+    def accepted() -> set[str]:
+        return {job.id for job in crew.queue.listed(limit=10)}
+
+    def lost(machine: Machine, path: str, body: bytes) -> None:
+        """Whatever the server has answered, nobody has read it."""
+        before = accepted()
+        with socket.create_connection(("127.0.0.1", machine.port)) as line:
+            line.sendall(said(path, body, "idempotency-key: one"))
+            until(lambda: accepted() != before)
+            machine.kill(*machine.everything())
+
+    film = {"model": "toy", "prompt": "red", "seconds": 1, "seed": 1, "quality": "draft", "size": "96x96"}
+    asked = SHORT.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    heads = {"idempotency-key": "one", "x-stainless-retry-count": "1", "content-type": "application/json"}
+    with Machine(crew, workers=1) as machine:
+        for number, (path, wish) in enumerate((("/v1/videos", film), ("/api/v1/jobs", asked)), 1):
+            machine.serving()
+            lost(machine, path, json.dumps(wish).encode())
+            machine.serving()
+            again = httpx.post(f"{machine.url}{path}", content=json.dumps(wish), headers=heads, timeout=60.0).json()
+            assert len(accepted()) == number
+            assert str(uuid.UUID(again["id"].removeprefix("video_"))) in accepted()
+        for job in accepted():
+            assert crew.ended(job).state == "succeeded"
+
+
+def test_a_server_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """A limit on the size of files makes write() fail as a full disk does, in the server and its workers."""
+    url = f"sqlite:///{tmp_path / 'new.sqlite'}"
+    with Crew(tmp_path / "home", url, lease=10.0) as crew, Machine(crew, workers=1) as machine:
+        machine.serving()
+        kept = wanted(machine, SHORT, "before")
+        right = digests(crew, kept)
+        film = wanted(machine, FILM, "film")
+        crew.at_step(film, 3)
+
+        def room(size: int) -> None:
+            for pid in machine.everything():
+                _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+                if hard == resource.RLIM_INFINITY:  # the warden's children may write nothing anyway
+                    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+
+        def refused(path: str, code: str, **body: Any) -> None:
+            answer = httpx.post(f"{machine.url}{path}", timeout=60.0, **body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, code), answer.text
+            assert "retry-after" in answer.headers
+
+        large = noise(9 << 20)
+        data_uri = f"data:image/png;base64,{base64.b64encode(large).decode()}"
+        brought = {"file": ("large.png", large, "image/png")}
+        video = {"prompt": "it melts", "seconds": "1"}
+        asked = SHORT.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+        room(8 << 20)  # enough for the database
+        refused("/api/v1/files", "storage_full", files=brought)
+        refused("/v1/videos", "storage_full", data=video, files={"input_reference": brought["file"]})
+        refused("/v1/videos", "storage_full", json={**video, "input_reference": {"image_url": data_uri}})
+        room(4096)  # less than a page of it
+        refused("/api/v1/jobs", "unavailable", json=asked)
+        refused("/v1/videos", "unavailable", json=video)
+        found = httpx.get(f"{machine.url}/api/v1/jobs/{kept}/films/0")
+        assert found.status_code == 200 and f"sha256:{hashlib.sha256(found.content).hexdigest()}" in right
+        room(resource.RLIM_INFINITY)
+        assert httpx.post(f"{machine.url}/api/v1/files", files=brought, timeout=60.0).status_code == 201
+        assert digests(crew, wanted(machine, SHORT, "after")) == right
+        assert digests(crew, film) == unbroken(FILM, crew.store)
+        assert crew.queue.get(film).deaths == 0, "a full disk is nobody's death"
+        assert len(crew.queue.listed(limit=10)) == 3
+        assert "| Traceback" not in machine.log()
 
 
 def test_no_job_is_lost_or_doubled_by_a_few_kills_of_servers_and_workers() -> None:

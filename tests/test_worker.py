@@ -162,6 +162,28 @@ def test_two_workers_share_the_work_stop_when_asked_and_refuse_in_a_line(small: 
     assert small.work_left() == []
 
 
+def test_a_film_of_a_job_that_was_cancelled_before_the_next_one_is_forgotten_with_it(small: Crew) -> None:
+    small.worker()
+    job = asked(small, LONG)
+
+    def films() -> list[str]:
+        return [event.data["asset"] for event in small.queue.events(job.id, limit=9999) if event.kind == "stored"]
+
+    until(films)
+    small.queue.cancel(job.id)
+    assert small.ended(job.id).state == "cancelled"
+    made = films()
+    assert made == whole(small, LONG)[: len(made)] and len(made) < 3
+    assert all(small.store.has(digest) for digest in made)
+    with small.queue.database.write() as connection:
+        connection.execute(sa.update(tables.jobs).values(expires=1.0))
+    small.queue.sweep(small.store.delete)
+    with small.queue.database.write() as connection:
+        connection.execute(sa.update(tables.holds).values(since=1.0))
+    small.queue.sweep(small.store.delete)
+    assert not any(small.store.has(digest) for digest in made)
+
+
 def test_a_database_that_goes_away_for_a_while_costs_no_job_and_no_try(server: Crew, postgresql: Postgres) -> None:
     worker = server.worker()
     job = asked(server, LONG)

@@ -89,6 +89,14 @@ class Preview:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A video is whole and in the store, while others of the request may still be made."""
+
+    asset: Asset
+    video: int
+
+
+@dataclass(frozen=True)
 class Done:
     """The files, their seeds and facts, the stored assets if there is a store, and the measured seconds per phase."""
 
@@ -102,7 +110,7 @@ class Done:
     notes: tuple[str, ...] = ()
 
 
-Event: TypeAlias = Planned | Phase | Note | Step | Watch | Preview | Done
+Event: TypeAlias = Planned | Phase | Note | Step | Watch | Preview | Stored | Done
 
 
 def generate(
@@ -148,6 +156,7 @@ def generate(
         if store is not None and Path(file).is_file():  # numbered pictures stay where they are
             try:
                 assets.append(_stored(store, file, videos[-1]))
+                yield Stored(assets[-1], video)
             except CannotWrite as error:  # the film is there all the same
                 notes.append(f"{shown_name(file)} is not kept in the store: {error}")
                 yield Note(notes[-1])

@@ -19,6 +19,7 @@ import argparse
 import itertools
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -298,7 +299,8 @@ class Siege:
             "wishes without a job": [] if wishes == len(jobs) else [wishes],
             "downloaded otherwise": [name for name, kind in jobs.items() if taken.get(name) != right[_said(kind)][0]],
             "processes left": self.machine.left(),
-            "tracebacks": [line for line in self.machine.log().splitlines() if line.startswith("Traceback")],
+            "tracebacks": _tracebacks(self.machine.log()),
+            "500": [name for client in self.clients for name in client.wire.troubles if name.endswith("500")],
         }
         return {
             "blows": dict(self.blows),
@@ -431,6 +433,14 @@ def wishes(picture: str, data: bytes, file: str) -> list[Kind]:
 
 def made(crew: Crew, kind: Order) -> list[str]:
     return unbroken(kind, crew.store, suffix="png" if kind.task == "text_to_image" else "mp4")
+
+
+def _tracebacks(log: str) -> list[str]:
+    """The ends of tracebacks; a server puts the id of the request before each line."""
+    parts = re.split(r"^.*Traceback \(most recent call last\):$", log, flags=re.MULTILINE)[1:]
+    end = re.compile(r"^(?:[0-9a-f]{32} \| )?([A-Za-z_][\w.]*(?:: .*)?)$", flags=re.MULTILINE)
+    ends = [end.search(part) for part in parts]
+    return [found[1][:300] if found else part[:300] for found, part in zip(ends, parts, strict=True)]
 
 
 def _said(kind: Order) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cinecanvas.errors import BadMedia, BadRequest, BadWeights, CannotWrite, CinecanvasError, Unsupported
-from cinecanvas.generate import Done, Event, Note, Phase, Planned, Preview, Step, Watch, generate, live_name
+from cinecanvas.generate import Done, Event, Note, Phase, Planned, Preview, Step, Stored, Watch, generate, live_name
 from cinecanvas.jobs.database import Database, NoDatabase
 from cinecanvas.jobs.engine import Engine, Facts
 from cinecanvas.jobs.job import LATE, Job, Outcome, State, Trouble, foretold
@@ -199,13 +199,19 @@ class Worker:
                 self._engine.run(job, fence)
                 if hand.settled.is_set() and not hand.lost.is_set():
                     self._engine.forget(job)
-            except Exception:  # of the engine; what it cannot say the lease says, when it is over
+            except Exception:  # of the engine: its tables may lie on a disk that is full, beside ours
                 LOG.exception("job %(job)s was left by the engine", {"job": job})
-                with suppress(CinecanvasError):
-                    hand.heed(self._queue.again(hand.claim, _FAILED, after=_BACKOFF * 3**hand.claim.job.tries))
+                self._failed(hand)
             self._hands.pop(job, None)
             if hand.lost.is_set():
                 self._lost()
+
+    def _failed(self, hand: Hand) -> None:
+        """Back into the queue, as soon as that can be said; what is never said the lease says, when it is over."""
+        hand.settled.set()
+        after = _BACKOFF * 3**hand.claim.job.tries
+        with suppress(CinecanvasError):
+            hand.heed(_lasting(lambda: self._queue.again(hand.claim, _FAILED, after=after), until=self._leaving))
 
     def _next(self) -> Hand | None:
         """A job in hand before anybody can ask what is in hand."""
@@ -384,6 +390,9 @@ class Worker:
         elif isinstance(event, Preview):
             _show(event, folder)
             self._say(hand, "preview", {})
+        elif isinstance(event, Stored):  # needed from now on, and forgotten with the job, however that ends
+            digest = event.asset.digest
+            self._say(hand, "stored", {"asset": digest, "video": event.video}, holds=[digest])
 
     def _say(self, hand: Hand, kind: str, data: Mapping[str, Any], *, holds: Sequence[str] = (), **values: Any) -> None:
         """One word to the queue; its answer may be the end of the job here. While the database is away a job goes on:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any
 
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from cinecanvas import __version__
 from cinecanvas.errors import CinecanvasError
+from cinecanvas.media.destination import cannot_write
 from cinecanvas.server import agents, elevenlabs, luma, native, openai, runway
 from cinecanvas.server.deliver import made, watched
 from cinecanvas.server.desk import Desk, named
@@ -129,6 +131,8 @@ async def _unreadable(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(cause := error.__cause__, OSError):  # FastAPI takes a disk that cannot keep a form for a bad form
+        return answer(request.url.path, fault_of(cannot_write("to the disk of the server", cause.errno or errno.EIO)))
     word = _WORDS.get(error.status_code, "invalid_request")
     text = {404: "There is nothing at this address.", 405: "This method is not possible at this address."}
     said = text.get(error.status_code, str(error.detail))

@@ -26,6 +26,7 @@ from cinecanvas.jobs.order import Order, Source, order
 from cinecanvas.jobs.queue import NotNow, Queue
 from cinecanvas.jobs.tariff import Tariff
 from cinecanvas.media.assets import Asset, Store
+from cinecanvas.media.destination import told
 from cinecanvas.media.fetch import Web, check_url
 from cinecanvas.media.warden import Warden
 from cinecanvas.models import card, cards
@@ -180,7 +181,7 @@ class Desk:
 
     def looked_at(self, stream: BinaryIO | bytes, *, name: str = "") -> Asset:
         """Bytes from outside as an asset, or the refusal."""
-        with tempfile.NamedTemporaryFile(dir=self.store.root, prefix=".upload-") as aside:
+        with told("into the store"), tempfile.NamedTemporaryFile(dir=self.store.root, prefix=".upload-") as aside:
             for piece in _pieces(stream):
                 aside.write(piece)
             aside.flush()

@@ -67,7 +67,10 @@ EVENT = {
     "description": "One event; a comment comes after 15 s of silence. It ends with the job.",
     "properties": {
         "id": {"type": "string", "description": "Its number: ask again with it as Last-Event-ID."},
-        "event": {"type": "string", "description": "queued, running, phase, step, watch, preview, note, or its end."},
+        "event": {
+            "type": "string",
+            "description": "queued, running, phase, step, watch, preview, stored, note, or its end.",
+        },
         "data": {"type": "string", "contentMediaType": "application/json", "description": "The job, when, and what."},
         "retry": {"type": "integer", "description": "Milliseconds after which to ask again, when the line breaks."},
     },

@@ -165,6 +165,8 @@ class _Exchange:
             except Exception as error:
                 self._failed(error)
                 traceback.clear_frames(error.__traceback__)  # else a broken stream keeps what it holds until some gc
+            except asyncio.CancelledError:  # the server ends, and has waited for this long enough
+                self.refusal = _ENDS
             if not self.begun and not self.lost:
                 await self._refuse(self.refusal or _FAILED)
         except _Stuck:  # not even the refusal was taken
@@ -371,6 +373,7 @@ def _template(path: str, template: str | None) -> str:
     return "/".join(path.split("/")[: mounted + 1]) + template
 
 
+_ENDS = Refusal(503, "unavailable", "The server is about to end. Ask the next one.", (("retry-after", "5"),))
 _CROSS = Refusal(403, "cross_site", "A page of another site may not ask this. The server's settings list origins.")
 
 

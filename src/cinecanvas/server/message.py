@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from cinecanvas.errors import BadRequest
 from cinecanvas.jobs.keys import LOCAL, Caller
 from cinecanvas.jobs.order import ORDERS
+from cinecanvas.media.destination import told
 from cinecanvas.server.desk import MOST_DATA_URI, Desk
 from cinecanvas.server.dialect import Fault, Refused
 from cinecanvas.server.strict import NotStrict, strict
@@ -94,7 +95,8 @@ async def message(request: Request) -> Message:
 async def _form(request: Request) -> FormData:
     try:
         most = {"max_files": 80, "max_fields": _MOST_FIELDS, "max_part_size": _MOST_TEXT}
-        return await _Form(request.headers, request.stream(), **most).parse()
+        with told("to the disk of the server"):
+            return await _Form(request.headers, request.stream(), **most).parse()
     except MultiPartException as error:
         raise BadRequest("The form cannot be read", error.message.rstrip(".")) from None
 
