@@ -447,3 +447,35 @@ def test_the_server_starts_without_what_is_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("codec", ["punycode", "undefined", "idna", "utf-16"])
+def test_a_form_names_no_codec_of_its_own(place: Place, codec: str) -> None:
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={codec}"}
+    body = b'--x\r\ncontent-disposition: form-data; name="prompt"\r\n\r\nhi\r\n--x--\r\n'
+    assert ask(place, "POST", "/v1/videos", content=body, headers=headers).status_code == 415
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2000-01-01T00:00:00Z"])
+def test_a_file_is_kept_until_no_impossible_day(place: Place, when: str) -> None:
+    slot = {"mime_type": "image/png", "size_bytes": 10, "purpose": "input", "expires_at": when}
+    assert ask(place, "POST", "/luma-agents/files", json=slot).status_code == 400
+    assert ask(place, "GET", "/luma-agents/files").status_code == 200
+
+
+def test_a_form_that_holds_nul_is_refused(place: Place) -> None:
+    answer = ask(place, "POST", "/v1/videos", files={"prompt": (None, "a\0b")})
+    assert answer.status_code == 400 and "NUL" in answer.json()["error"]["message"]
+
+
+def test_a_name_that_turns_itself_round_is_kept_without_that(place: Place) -> None:
+    dot = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(dot, "png")
+    made = ask(place, "POST", "/api/v1/files", files={"file": ("\u202egnp.a\u2066.png", dot.getvalue())})
+    assert made.json()["name"] == "gnp.a.png"
+
+
+def test_a_url_without_end_is_refused_in_every_field(place: Place) -> None:
+    for path, body in asked_with("https://example.org/" + "a" * 5000):
+        answer = ask(place, "POST", path.partition("?")[0], json=body)
+        assert path.endswith("CALL") or 400 <= answer.status_code < 500, (path, answer.status_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from cinecanvas.jobs.tables import files, holds, jobs
 from cinecanvas.media.assets import Asset
 
 DAY = 86400.0  # s
+# in a name they forge lines, and turn it round
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 FileState = Literal["pending", "ready", "failed", "deleted"]
 
 
@@ -68,7 +71,7 @@ class Files:
             "id": str(uuid.uuid4()),
             "account": account,
             "dialect": dialect,
-            "name": name[:255],
+            "name": _CONTROL.sub("", name)[:255],
             "purpose": purpose[:40],
             "state": "pending" if asset is None else "ready",
             "trouble": "",

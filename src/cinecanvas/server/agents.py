@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,6 +51,7 @@ PREFIXES = ("/luma-agents/v1", "/luma-agents", "/luma/agents/v1", "/agents/v1", 
 MODELS = ("uni-1", "uni-1-max", "ray-3.2")  # each stands for the default model
 GRID = 24.0  # keyframe indexes a second
 MOST_UPLOAD = 256 << 20  # bytes
+MOST_DAYS = 36525.0  # that a file may be asked to be kept; the end of the calendar cannot be written everywhere
 UPLOAD_SECONDS = 3600.0  # that the URL of an upload is good for
 _STATES = {"queued": "queued", "running": "processing", "succeeded": "completed"}
 _CODES = {"bad_media": "corrupt_input", "bad_request": "invalid_request", "unsupported": "invalid_request"}
@@ -217,11 +219,12 @@ def new_file(desk: At, caller: Creator, base: Base, sent: Sent) -> Any:
     if body.size_bytes > MOST_UPLOAD:
         asked = f"A file of {body.size_bytes:,} bytes was announced"
         raise Refused(Fault(413, "too_large", f"{asked}. At most {MOST_UPLOAD:,} are possible.", "size_bytes"))
-    days = None
+    days: float | None = None
     if body.expires_at is not None:
-        days = (body.expires_at.timestamp() - time.time()) / DAY
-        if days <= 0:
-            raise BadRequest("expires_at is over already", do="Give a time to come, or none")
+        with suppress(ValueError, OverflowError):  # of the year 1, which has no seconds since 1970 everywhere
+            days = (body.expires_at.timestamp() - time.time()) / DAY
+        if days is None or not 0 < days <= MOST_DAYS:
+            raise BadRequest("expires_at is over already, or too far", do="Give a time within a century, or none")
     file = desk.files.add(
         account=caller.account,
         dialect=NAME,

@@ -161,7 +161,11 @@ class Desk:
         """What a string in a message stands for: a data URI, a URL of ours, or a URL of somebody else."""
         if text.startswith("data:"):
             return Source(file=self.brought(caller, _decoded(text), dialect=dialect).id)
-        return self._own(caller, text, dialect=dialect) or Source(url=text)
+        own = self._own(caller, text, dialect=dialect)
+        if own is not None:
+            return own
+        check_url(text, web=self.web)
+        return Source(url=text)
 
     def brought(
         self,

@@ -73,6 +73,8 @@ async def message(request: Request) -> Message:
         form = await (_form(request) if kind.startswith("multipart") else request.form())
         digest = _digest(request, b"")
         for name, value in form.multi_items():
+            if "\0" in name or (isinstance(value, str) and "\0" in value):  # no database keeps it
+                raise BadRequest("A field of the form holds the character NUL", "Text is possible")
             digest.update(name.encode() + b"\0")
             if isinstance(value, str):
                 digest.update(value.encode("utf-8", "surrogatepass") + b"\0")
