@@ -54,19 +54,19 @@ class Crew:
     def log(self) -> str:
         return "\n".join(file.read_text() for file in sorted(self.home.glob("worker-*.txt")))
 
-    def begin(self) -> subprocess.Popen[bytes]:
+    def begin(self, *options: str) -> subprocess.Popen[bytes]:
         """A worker that is on its way."""
         file = self.home / f"worker-{len(self.workers):03}.txt"
         self.home.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, "CINECANVAS_HOME": str(self.home), "CINECANVAS_THREADS": "1", "OMP_NUM_THREADS": "1"}
         with file.open("w") as stream:
-            process = subprocess.Popen(self.command(), stdout=stream, stderr=stream, env=env)
+            process = subprocess.Popen([*self.command(), *options], stdout=stream, stderr=stream, env=env)
         self.workers.append(process)
         return process
 
-    def worker(self) -> subprocess.Popen[bytes]:
+    def worker(self, *options: str) -> subprocess.Popen[bytes]:
         """A worker that is at work."""
-        process = self.begin()
+        process = self.begin(*options)
         file = self.home / f"worker-{len(self.workers) - 1:03}.txt"
         until(lambda: " begins" in file.read_text() or process.poll() is not None)
         assert process.poll() is None, file.read_text()

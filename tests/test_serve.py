@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import os
 import random
 import resource
 import socket
@@ -31,6 +32,7 @@ from crew import Crew, unbroken, until
 from machine import Machine
 
 from cinecanvas.jobs.order import Order, order
+from cinecanvas.server.serve import Options
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found in /proc")
 FILM = order("text_to_video", model="diorama", prompt="a red ball bounces on grass", seed=3, seconds=10)
@@ -288,3 +290,26 @@ def test_no_job_is_lost_or_doubled_by_a_few_kills_of_servers_and_workers() -> No
     assert done.returncode == 0, done.stdout + done.stderr
     facts = json.loads(done.stdout)
     assert sum(facts["blows"].values()) >= 3 and facts["jobs"] >= 2 and facts["wrong"] == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "beyond"),
+    [
+        ({}, ""),
+        ({"host": "::1", "hosts": ("localhost",), "public_url": "http://127.0.0.1:80"}, ""),
+        ({"host": "0.0.0.0"}, "0.0.0.0"),
+        ({"public_url": "https://film.example/x"}, "film.example"),
+        ({"hosts": ("localhost", "film.example")}, "film.example"),
+        ({"proxies": "127.0.0.1"}, "a proxy"),
+    ],
+)
+def test_who_may_reach_a_server_is_seen_through_a_proxy_beside_it(given: dict[str, Any], beyond: str) -> None:
+    assert Options(database="sqlite:///x", **given).beyond == beyond
+
+
+@pytest.mark.parametrize("option", [("--host", "0.0.0.0"), ("--public-url", "https://film.example")])
+def test_a_server_for_others_begins_only_once_there_is_a_key(tmp_path: Path, option: tuple[str, str]) -> None:
+    environment = {**os.environ, "CINECANVAS_HOME": str(tmp_path), "CINECANVAS_DATABASE": ""}
+    command = [sys.executable, "-m", "cinecanvas.cli", "serve", "--port", "0", *option]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "by anybody" in done.stderr and "cine keys make" in done.stderr

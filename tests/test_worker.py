@@ -184,6 +184,17 @@ def test_a_film_of_a_job_that_was_cancelled_before_the_next_one_is_forgotten_wit
     assert not any(small.store.has(digest) for digest in made)
 
 
+def test_a_worker_makes_as_many_at_a_time_as_it_is_told(small: Crew) -> None:
+    small.worker("--concurrency", "2")
+    jobs = [asked(small, LONG.model_copy(update={"seed": number})) for number in (4, 5, 6)]
+    for job in jobs[:2]:
+        small.at_step(job.id, 1)
+    assert [small.queue.get(job.id).state for job in jobs] == ["running", "running", "queued"]
+    small.queue.cancel(jobs[0].id)
+    assert [small.ended(job.id).state for job in jobs] == ["cancelled", "succeeded", "succeeded"]
+    assert digests(small.queue.get(jobs[1].id)) == whole(small, LONG.model_copy(update={"seed": 5}))
+
+
 def test_a_database_that_goes_away_for_a_while_costs_no_job_and_no_try(server: Crew, postgresql: Postgres) -> None:
     worker = server.worker()
     job = asked(server, LONG)

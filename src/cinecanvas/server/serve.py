@@ -59,6 +59,7 @@ class Options(BaseModel):
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
+    concurrency: int = 1  # jobs at a time of each worker
     models: tuple[str, ...] = ()
     database: str
     hosts: tuple[str, ...] = ()
@@ -71,6 +72,14 @@ class Options(BaseModel):
     lease: float = LEASE
     deaths: int = MOST_DEATHS
 
+    @property
+    def beyond(self) -> str:
+        """Where it can be reached from beyond this machine, itself or through a proxy beside it; "": nowhere."""
+        if not loopback(self.host):
+            return self.host
+        others = (name for name in (*self.hosts, *_host_of(self.public_url)) if not loopback(name))
+        return next(others, "a proxy" if self.proxies else "")
+
 
 def serve(options: Options, where: Settings) -> None:
     """Run until told to end; what was on its way goes on at the next start."""
@@ -80,12 +89,13 @@ def serve(options: Options, where: Settings) -> None:
     database = Database.at(options.database)
     database.migrate()
     keys = Keys(database)
-    guarded = not loopback(options.host) or keys.exist()
-    if not loopback(options.host) and not keys.exist():
+    beyond = options.beyond
+    guarded = bool(beyond) or keys.exist()
+    if beyond and not keys.exist():
         raise BadRequest(
-            f"The server was to be reached at {options.host}, by anybody",
+            f"The server was to be reached at {beyond}, by anybody",
             "Without a key it serves this machine alone",
-            "Make one with `cine keys make NAME`, or leave out --host",
+            "Make one with `cine keys make NAME`, or leave out --host, --name, --public-url and --proxies",
         )
     store = Store.at(where.store)
     running: list[uvicorn.Server] = []
@@ -246,7 +256,16 @@ def _command(desk: Desk, options: Options, name: str) -> Sequence[str]:
     return (
         *(sys.executable, "-m", "cinecanvas.jobs.worker", "--name", name, "--attached"),
         *("--database", options.database, "--store", str(desk.where.store), "--models", ",".join(options.models)),
-        *("--logs", options.logs, "--lease", str(options.lease), "--deaths", str(options.deaths)),
+        *(
+            "--concurrency",
+            str(options.concurrency),
+            "--logs",
+            options.logs,
+            "--lease",
+            str(options.lease),
+            "--deaths",
+            str(options.deaths),
+        ),
         *(word for host in options.trusted for word in ("--trust", host)),
     )
 
