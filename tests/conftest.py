@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from postgres import Postgres
 
     from cinecanvas.jobs.database import Database
+    from cinecanvas.jobs.queue import Queue
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +77,11 @@ def database(database_url: str) -> Iterator[Database]:
     opened = Database.at(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def queue(database: Database) -> Queue:
+    """The jobs of a database that has none."""
+    from cinecanvas.jobs.queue import Queue
+
+    return Queue(database)

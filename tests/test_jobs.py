@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,72 +14,15 @@ pytest.importorskip("sqlalchemy")
 pytest.importorskip("alembic")
 
 import sqlalchemy as sa
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from queued import FILM, MADE, PASSING, PICTURE, asked, at_once, change, claimed, kinds, rows, silent
 
 from cinecanvas.errors import BadRequest
 from cinecanvas.jobs import tables
 from cinecanvas.jobs.database import Database, NoDatabase, now
-from cinecanvas.jobs.job import ENDED, Job, Outcome, Trouble
+from cinecanvas.jobs.job import ENDED, Trouble
 from cinecanvas.jobs.keys import Keys, Quota
 from cinecanvas.jobs.order import order
 from cinecanvas.jobs.queue import GRACE, KEEP, MOST_DEATHS, MOST_TRIES, Claim, NoJob, NotNow, Queue, drop_holds, hold
-from cinecanvas.media.assets import Asset
-
-FILM = Asset(
-    digest="sha256:" + "ab" * 32, media_type="video/mp4", bytes=9, width=100, height=100, frames=50, fps=25, seconds=2
-)
-PICTURE = "sha256:" + "cd" * 32
-MADE = Outcome(assets=(FILM,), phases={"denoise": 3.0, "write": 1.0})
-PASSING = Trouble(code="storage", message="The disk is full.", passing=True)
-
-
-@pytest.fixture
-def queue(database: Database) -> Queue:
-    return Queue(database)
-
-
-def asked(queue: Queue, **given: Any) -> Job:
-    return queue.submit(order("text_to_video", prompt="red", seed=1), **{"model": "toy", **given})
-
-
-def claimed(queue: Queue, worker: str = "w", **given: Any) -> Claim:
-    claim = queue.claim(worker, **given)
-    assert claim is not None
-    return claim
-
-
-def change(queue: Queue, table: sa.Table, *where: Any, **values: Any) -> None:
-    with queue.database.write() as connection:
-        connection.execute(sa.update(table).where(*where).values(**values))
-
-
-def silent(queue: Queue, job: str) -> None:
-    """Its worker has said nothing for longer than a lease."""
-    change(queue, tables.jobs, tables.jobs.c.id == job, lease=1.0)
-
-
-def rows(queue: Queue, table: sa.Table) -> list[Any]:
-    with queue.database.read() as connection:
-        return list(connection.execute(sa.select(table)).all())
-
-
-def kinds(queue: Queue, job: str) -> list[str]:
-    return [event.kind for event in queue.events(job)]
-
-
-def at_once(count: int, do: Callable[[int], Any]) -> list[Any]:
-    """What so many threads get that begin together."""
-    gate = threading.Barrier(count)
-
-    def run(number: int) -> Any:
-        gate.wait()
-        return do(number)
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count)))
-
 
 # A life
 
@@ -631,164 +569,3 @@ def test_a_process_that_stands_still_within_its_words_stops_the_others_only_for_
         assert claimed(queue).job.id == job.id
         connection.execute(sa.select(tables.jobs))
     frozen.database.close()
-
-
-# The database
-
-
-def test_a_database_that_is_away_is_told_in_a_line_without_its_password(tmp_path: Path) -> None:
-    away = Database.at(f"postgresql://me:secret@/none?host={tmp_path}")
-    with pytest.raises(NoDatabase, match="cannot be used") as told:
-        Queue(away).claim("w")
-    assert "secret" not in str(told.value)
-    for url in ("mysql://me:secret@host/db", "sqlite://", "postgres"):
-        with pytest.raises(BadRequest) as refused:
-            Database.at(url)
-        assert "secret" not in str(refused.value)
-
-
-def test_a_full_disk_is_told_as_one_and_the_queue_is_whole_afterwards(tmp_path: Path, blank_sqlite: Path) -> None:
-    shutil.copy(blank_sqlite, tmp_path / "jobs.sqlite")
-    queue = Queue(Database.at(f"sqlite:///{tmp_path / 'jobs.sqlite'}"))
-    pages = 0
-
-    def full(connection: Any, *_: Any) -> None:
-        connection.execute(f"PRAGMA max_page_count={pages}")
-
-    sa.event.listen(queue.database.engine, "checkout", full)
-    job = asked(queue)
-    with queue.database.read() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one() + 2
-    accepted = [job.id]
-    with pytest.raises(NoDatabase, match="full"):
-        while True:
-            accepted.append(asked(queue, echo={"long": "x" * 3000}).id)
-    pages += 1000
-    assert [one.id for one in queue.waiting()] == accepted
-    assert claimed(queue).job.id == job.id
-
-
-def test_the_migrations_come_to_the_tables_and_go_without_a_trace(database: Database) -> None:
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    with database.read() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
-    database.migrate("base")
-    assert set(sa.inspect(database.engine).get_table_names()) <= {"alembic_version"}
-    at_once(4, lambda _: Database.at(database.url).migrate())
-    database.migrate()
-    with database.read() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
-    assert asked(Queue(database)).state == "queued"
-
-
-def test_many_can_open_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'new' / 'jobs.sqlite'}"
-
-    def one(number: int) -> str:
-        database = Database.at(url)
-        database.migrate()
-        return asked(Queue(database)).id
-
-    assert len(set(at_once(8, one))) == 8
-
-
-# Any life
-
-
-class Life(RuleBasedStateMachine):
-    """Whatever a few jobs, workers and askers do one after the other, in any order."""
-
-    blank: Path
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        shutil.copy(self.blank, self.folder / "jobs.sqlite")
-        self.queue = Queue(Database.at(f"sqlite:///{self.folder / 'jobs.sqlite'}"))
-        self.claims: list[Claim] = []
-        self.ends: dict[str, str] = {}
-        self.fences: dict[str, int] = {}
-        self.ids: list[str] = []
-
-    def teardown(self) -> None:
-        self.queue.database.close()
-        shutil.rmtree(self.folder)
-
-    @precondition(lambda self: len(self.ids) < 5)
-    @rule(priority=st.integers(-1, 1))
-    def asks(self, priority: int) -> None:
-        self.ids.append(asked(self.queue, priority=priority).id)
-
-    @rule()
-    def claims_one(self) -> None:
-        waits = [job for job in self.queue.waiting() if not job.paused and job.deadline is None]
-        held = [job.id for job in self.queue.listed(states=["running"], limit=100)]
-        claim = self.queue.claim("w")
-        if claim is not None:
-            assert claim.job.id in held or claim.job.id == waits[0].id
-            assert claim.fence == self.fences.get(claim.job.id, 0) + 1
-            self.fences[claim.job.id] = claim.fence
-            self.claims.append(claim)
-
-    @precondition(lambda self: self.claims)
-    @rule(data=st.data(), what=st.sampled_from(["tell", "beat", "succeeded", "failed", "cancelled", "again"]))
-    def says(self, data: st.DataObject, what: str) -> None:
-        claim = data.draw(st.sampled_from(self.claims))
-        before = self.queue.get(claim.job.id)
-        if what == "tell":
-            word = self.queue.tell(claim, "step", {}, step=1, steps=2)
-        elif what == "beat":
-            word = self.queue.beat("w", claims=[claim])[claim.job.id]
-        elif what == "again":
-            word = self.queue.again(claim, PASSING, after=0)
-        else:
-            word = self.queue.finish(claim, what, outcome=MADE if what == "succeeded" else None)  # type: ignore[arg-type]
-        if claim.fence != self.fences[claim.job.id]:
-            assert word == "lost" and self.queue.get(claim.job.id) == before
-
-    @precondition(lambda self: self.ids)
-    @rule(data=st.data(), what=st.sampled_from(["cancel", "pause", "unpause", "move", "silence", "late", "release"]))
-    def happens(self, data: st.DataObject, what: str) -> None:
-        job, other = (data.draw(st.sampled_from(self.ids)) for _ in range(2))
-        try:
-            {
-                "cancel": lambda: self.queue.cancel(job),
-                "pause": lambda: self.queue.pause(job),
-                "unpause": lambda: self.queue.pause(job, paused=False),
-                "move": lambda: self.queue.move(job, other),
-                "silence": lambda: silent(self.queue, job),
-                "late": lambda: change(self.queue, tables.jobs, tables.jobs.c.id == job, deadline=1.0),
-                "release": lambda: self.queue.release("w", lost=True),
-            }[what]()
-        except NotNow:
-            assert what in ("pause", "unpause", "move")
-
-    @rule()
-    def sweeps(self) -> None:
-        self.queue.sweep(lambda digest: None)
-
-    @invariant()
-    def ends_stay_ends(self) -> None:
-        for job in self.queue.listed(limit=100):
-            assert job.id not in self.ends or job.state == self.ends[job.id]
-            assert (job.outcome is not None) == (job.state == "succeeded")
-            assert (job.worker != "") == (job.state == "running")
-            assert 0 <= job.progress <= 1 and (job.progress == 1) == (job.state == "succeeded")
-            assert job.deaths <= MOST_DEATHS and job.tries < MOST_TRIES
-            assert job.fence == self.fences.get(job.id, 0)
-            if job.ended:
-                self.ends[job.id] = job.state
-        used = rows(self.queue, tables.usage)
-        assert sum(row.jobs for row in used) == sum(end == "succeeded" for end in self.ends.values())
-        assert len(self.queue.listed(limit=100)) == len(self.ids)
-
-
-def test_any_life_is_a_true_one(blank_sqlite: Path) -> None:
-    from hypothesis.stateful import run_state_machine_as_test
-
-    Life.blank = blank_sqlite
-    run_state_machine_as_test(
-        Life, settings=settings(max_examples=25, stateful_step_count=25, deadline=None, database=None)
-    )
