@@ -475,6 +475,21 @@ def test_a_name_that_turns_itself_round_is_kept_without_that(place: Place) -> No
     assert made.json()["name"] == "gnp.a.png"
 
 
+def test_no_route_installs_runs_or_forwards_and_no_order_says_where_to_write(place: Place) -> None:
+    dangerous = re.compile(r"install|plugin|exec|eval|proxy|forward|custom|shell", re.IGNORECASE)
+    assert not [path for _, path in routes(place) if dangerous.search(path)]
+    document = ask(place, "GET", "/api/v1/openapi.json").json()
+    fields = {name for schema in document["components"]["schemas"].values() for name in schema.get("properties", {})}
+    assert len(fields) > 50 and not fields & {
+        "out",
+        "output_path",
+        "path",
+        "folder",
+        "filename",
+        "code_path",
+    }
+
+
 def test_a_url_without_end_is_refused_in_every_field(place: Place) -> None:
     for path, body in asked_with("https://example.org/" + "a" * 5000):
         answer = ask(place, "POST", path.partition("?")[0], json=body)

@@ -435,7 +435,12 @@ def test_a_picture_is_edited_and_only_where_its_mask_is_clear(client: openai.Ope
     assert pixels.shape == (128, 128, 3)
     off = np.abs(pixels - (90, 160, 70)).mean((0, 2))
     assert off[72:].max() < 8 and off[:56].mean() > 20
-    listed = client.images.edit(image=[("a.png", grey.getvalue(), "image/png")], output_format="jpeg", **given)  # type: ignore
+    listed = client.images.edit(
+        image=[("a.png", grey.getvalue(), "image/png")],
+        output_format="jpeg",
+        stream=False,  # a form says it in a word
+        **given,  # type: ignore
+    )
     assert Image.open(io.BytesIO(base64.b64decode((listed.data or [])[0].b64_json or ""))).size == (128, 128)
     with pytest.raises(openai.BadRequestError, match="Send one image"):
         client.images.edit(image=[grey.getvalue(), grey.getvalue()], **given)  # type: ignore[arg-type]

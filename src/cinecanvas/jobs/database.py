@@ -140,6 +140,16 @@ def alone(connection: sa.Connection, lock: str) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS[lock])))
 
 
+def following(asked: sa.Select[Any], table: sa.Table, last: Any | None, *, newest_first: bool) -> sa.Select[Any]:
+    """Rows in the order in which they were `created`, those of one moment by `id`; only what follows `last`."""
+    key = sa.tuple_(table.c.created, table.c.id)
+    if last is not None:
+        there = sa.tuple_(sa.literal(last.created, sa.Double()), sa.literal(last.id))
+        asked = asked.where(key < there if newest_first else key > there)
+    way = (table.c.created, table.c.id)
+    return asked.order_by(*(column.desc() if newest_first else column for column in way))
+
+
 def _postgresql(url: str) -> sa.Engine:
     try:
         engine = sa.create_engine(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
 from cinecanvas.errors import CinecanvasError
-from cinecanvas.jobs.database import Database, now
+from cinecanvas.jobs.database import Database, following, now
 from cinecanvas.jobs.queue import drop_holds, hold
 from cinecanvas.jobs.tables import files, holds, jobs
 from cinecanvas.media.assets import Asset
@@ -136,14 +136,10 @@ class Files:
             asked = asked.where(files.c.state == state)
         if besides:
             asked = asked.where(files.c.purpose.not_in(besides))
-        key = sa.tuple_(files.c.created, files.c.id)
         with self.database.read() as connection:
-            if after is not None:
-                last = _found(connection, after, account)
-                there = sa.tuple_(sa.literal(last.created, sa.Double()), sa.literal(last.id))
-                asked = asked.where(key < there if newest_first else key > there)
-            way = (files.c.created.desc(), files.c.id.desc()) if newest_first else (files.c.created, files.c.id)
-            return [_file(row) for row in connection.execute(asked.order_by(*way).limit(limit))]
+            last = None if after is None else _found(connection, after, account)
+            page = following(asked, files, last, newest_first=newest_first).limit(limit)
+            return [_file(row) for row in connection.execute(page)]
 
     def owns(self, account: str, digest: str) -> bool:
         """Whether an account brought these bytes, or a job of its own made them or needs them."""

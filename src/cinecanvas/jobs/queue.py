@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from cinecanvas.errors import BadRequest, CinecanvasError
 from cinecanvas.jobs import audit
-from cinecanvas.jobs.database import Database, inserted, now
+from cinecanvas.jobs.database import Database, following, inserted, now
 from cinecanvas.jobs.job import ENDED, LATE, Foretold, Job, Outcome, State, Trouble
 from cinecanvas.jobs.order import Order, kept
 from cinecanvas.jobs.tables import deliveries, endpoints, events, holds, jobs, keys, usage, workers
@@ -202,13 +202,10 @@ class Queue:
         if states:
             asked = asked.where(jobs.c.state.in_(states))
         with self.database.read() as connection:
-            key = sa.tuple_(jobs.c.created, jobs.c.id)
-            if after is not None:
-                last = _found(connection, after, account, hidden=True)  # who deletes page by page goes on
-                there = sa.tuple_(sa.literal(last.created, sa.Double()), sa.literal(last.id))
-                asked = asked.where(key < there if newest_first else key > there)
-            way = (jobs.c.created.desc(), jobs.c.id.desc()) if newest_first else (jobs.c.created, jobs.c.id)
-            return [_job(row) for row in connection.execute(asked.order_by(*way).limit(limit).offset(offset))]
+            # what was deleted counts as the last: who deletes page by page goes on
+            last = None if after is None else _found(connection, after, account, hidden=True)
+            page = following(asked, jobs, last, newest_first=newest_first).limit(limit).offset(offset)
+            return [_job(row) for row in connection.execute(page)]
 
     def waiting(self) -> list[Job]:
         """What is queued, in the order in which it will be claimed."""

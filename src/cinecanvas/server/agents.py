@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from cinecanvas.errors import BadMedia, BadRequest, Unsupported
 from cinecanvas.jobs.files import DAY, NoFile, StoredFile
@@ -25,7 +25,7 @@ from cinecanvas.models import card
 from cinecanvas.request import Quality
 from cinecanvas.server.deliver import sent_twice
 from cinecanvas.server.desk import Desk
-from cinecanvas.server.dialect import Dialect, Fault, Link, Refused
+from cinecanvas.server.dialect import Dialect, Fault, Link, Refused, iso
 from cinecanvas.server.luma_terms import (
     ID,
     SECONDS,
@@ -35,7 +35,6 @@ from cinecanvas.server.luma_terms import (
     Shown,
     echoed,
     ends,
-    iso,
     linked,
     made_before,
     mine,
@@ -44,7 +43,7 @@ from cinecanvas.server.luma_terms import (
     sized,
     why,
 )
-from cinecanvas.server.message import At, Base, Creator, Reader, Sent, Upload
+from cinecanvas.server.message import At, Base, Creator, Fields, Reader, Sent, Upload
 
 NAME = "luma-agents"
 PREFIXES = ("/luma-agents/v1", "/luma-agents", "/luma/agents/v1", "/agents/v1", "/agents")
@@ -61,13 +60,7 @@ Purpose = Literal["input", "reference"]
 router = APIRouter()
 
 
-class _Fields(BaseModel):
-    """What a body may hold; anything else is refused by name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Reference(_Fields):
+class Reference(Fields):
     """A picture or film: exactly one of a URL, its bytes, a generation and a file."""
 
     url: str | None = None
@@ -86,7 +79,7 @@ class Reference(_Fields):
         return self
 
 
-class Rectangle(_Fields):
+class Rectangle(Fields):
     """Where the source lies in the new frame, in fractions of it."""
 
     x_norm: float
@@ -95,7 +88,7 @@ class Rectangle(_Fields):
     h_norm: float
 
 
-class Control(_Fields):
+class Control(Fields):
     """One signal of the source that an edit is to follow."""
 
     enabled: bool | None = None
@@ -105,7 +98,7 @@ class Control(_Fields):
     strength: str | None = None
 
 
-class Controls(_Fields):
+class Controls(Fields):
     """The signals of the source that an edit is to follow."""
 
     depth: Control | None = None
@@ -115,7 +108,7 @@ class Controls(_Fields):
     trajectory: Control | None = None
 
 
-class EditOptions(_Fields):
+class EditOptions(Fields):
     """How a film is edited."""
 
     strength: str | None = None
@@ -125,7 +118,7 @@ class EditOptions(_Fields):
     keyframe_indexes: tuple[int, ...] | None = None
 
 
-class VideoOptions(_Fields):
+class VideoOptions(Fields):
     """How a film is made."""
 
     duration: str | None = None
@@ -141,7 +134,7 @@ class VideoOptions(_Fields):
     edit: EditOptions | None = None
 
 
-class Create(_Fields):
+class Create(Fields):
     """POST /generations; `seed` and `quality` are ours, by extra_body."""
 
     prompt: str = Field(min_length=1)
@@ -169,7 +162,7 @@ class Create(_Fields):
         return self.video or VideoOptions()
 
 
-class NewFile(_Fields):
+class NewFile(Fields):
     """POST /files: a place for bytes that come by PUT."""
 
     mime_type: str = Field(pattern=r"^(image|video)/[\w.+-]{1,60}$")
@@ -237,7 +230,7 @@ def new_file(desk: At, caller: Creator, base: Base, sent: Sent) -> Any:
     _tidy(desk)
     until = int(time.time() + UPLOAD_SECONDS)
     path = f"{PREFIXES[1]}/uploads/{file.id}"
-    url = f"{desk.public or base}{path}?until={until}&signature={desk.signature(f'PUT {path}', until)}"
+    url = desk.signed_url(base, path, until=until, method="PUT")
     upload = {"method": "PUT", "url": url, "headers": {"content-type": body.mime_type}, "expires_at": iso(until)}
     return _created(file, upload)
 

@@ -132,6 +132,10 @@ class Desk:
             )
         return model
 
+    def able(self, task: str) -> str:
+        """The models served here that can do a task, with commas; "": none."""
+        return ", ".join(name for name in self.models if task in card(name).tasks)
+
     def _located(self, caller: Caller, asked: Order) -> tuple[Order, dict[Source, Media]]:
         """The order with every source an asset or a URL, and what is known of the assets."""
         found: dict[Source, Media] = {}
@@ -237,9 +241,11 @@ class Desk:
 
     def url(self, job: Job, base: str, variant: str = "video", output: int = 0) -> str:
         """A URL that needs no key, for a day; `live` is the film while it is made, and once it is there the film."""
-        until = int(time.time() + URL_SECONDS)
-        path = f"/media/{job.id}/{output}/{variant}"
-        return f"{self.public or base.rstrip('/')}{path}?until={until}&signature={self.signature(path, until)}"
+        return self.signed_url(base, f"/media/{job.id}/{output}/{variant}", until=int(time.time() + URL_SECONDS))
+
+    def signed_url(self, base: str, path: str, *, until: int, method: str = "") -> str:
+        """The URL of a path that needs no key until a second since 1970; for other methods than GET it names them."""
+        return f"{base}{path}?until={until}&signature={self.signature(f'{method} {path}'.strip(), until)}"
 
     def signature(self, path: str, until: int) -> str:
         return hmac.new(self.secret, f"{path}?{until}".encode(), hashlib.sha256).hexdigest()[:43]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter
@@ -63,6 +64,11 @@ _STATUS: tuple[tuple[type[CinecanvasError], int, str], ...] = (
     (Unsupported, 400, "unsupported"),
     (BadRequest, 400, "invalid_request"),
 )
+
+
+def iso(seconds: float) -> str:
+    """Seconds since 1970 as they are written in JSON."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Refused(CinecanvasError):

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from cinecanvas.errors import BadMedia, BadRequest
 from cinecanvas.jobs.files import NoFile, StoredFile
@@ -24,7 +24,7 @@ from cinecanvas.models import card
 from cinecanvas.server.deliver import sent_twice
 from cinecanvas.server.desk import Desk
 from cinecanvas.server.dialect import Dialect, Fault, Refused
-from cinecanvas.server.message import At, Base, Creator, Message, Reader, Sent, Upload
+from cinecanvas.server.message import At, Base, Creator, Fields, Message, Reader, Sent, Upload
 
 NAME = "elevenlabs"
 VIDEO_MODELS = (
@@ -76,13 +76,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 One = TypeVar("One", Job, StoredFile)
 
 
-class _Fields(BaseModel):
-    """What a body may hold; anything else is refused by name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-class Reference(_Fields):
+class Reference(Fields):
     """A picture: an asset, what was generated here, or the bytes themselves."""
 
     type: Literal["asset", "generation", "inline_base64"]
@@ -92,7 +86,7 @@ class Reference(_Fields):
     mime_type: str = ""
 
 
-class Flow(_Fields):
+class Flow(Fields):
     """POST /v1/flows/image, and what it shares with videos; `quality` of ours, draft to best, is taken too."""
 
     model_id: str
@@ -113,7 +107,7 @@ class Video(Flow):
     end_frame: Reference | None = None
 
 
-class Bring(_Fields):
+class Bring(Fields):
     """POST /v1/assets; a client that sends it again forgets the name."""
 
     asset: Upload

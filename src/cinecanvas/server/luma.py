@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+from pydantic import Discriminator, Field
 
 from cinecanvas.errors import BadRequest, Unsupported
 from cinecanvas.jobs.job import Job
@@ -16,7 +16,7 @@ from cinecanvas.jobs.keys import Caller
 from cinecanvas.request import Quality
 from cinecanvas.server.deliver import MOST_WAIT, POLL, sent_twice
 from cinecanvas.server.desk import Desk
-from cinecanvas.server.dialect import Dialect, Fault, Link
+from cinecanvas.server.dialect import Dialect, Fault, Link, iso
 from cinecanvas.server.luma_terms import (
     STRENGTHS,
     Call,
@@ -25,7 +25,6 @@ from cinecanvas.server.luma_terms import (
     camera_moves,
     echoed,
     ends,
-    iso,
     linked,
     made_before,
     mine,
@@ -37,7 +36,7 @@ from cinecanvas.server.luma_terms import (
     why,
     words,
 )
-from cinecanvas.server.message import At, Base, Creator, Reader
+from cinecanvas.server.message import At, Base, Creator, Fields, Reader
 
 NAME = "luma"
 VIDEO_MODELS = ("ray-2", "ray-flash-2", "ray-1-6")
@@ -50,13 +49,7 @@ _STATES = {"queued": "queued", "running": "dreaming", "succeeded": "completed"}
 router = APIRouter()
 
 
-class _Fields(BaseModel):
-    """What a body may hold; anything else is refused by name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Asked(_Fields):
+class _Asked(Fields):
     """What every body may hold; the last two are ours, by extra_body."""
 
     callback_url: str = Field(default="", max_length=2000)
@@ -64,7 +57,7 @@ class _Asked(_Fields):
     quality: Quality | None = None
 
 
-class Place(_Fields):
+class Place(Fields):
     """Where a picture or film is: a URL, a data URI, or a URL of something made here."""
 
     url: str = Field(min_length=1)
@@ -76,7 +69,7 @@ class Image(Place):
     type: Literal["image"]
 
 
-class Earlier(_Fields):
+class Earlier(Fields):
     """A generation that a film goes on from, or leads to."""
 
     type: Literal["generation"]
@@ -86,14 +79,14 @@ class Earlier(_Fields):
 Frame = Annotated[Image | Earlier, Discriminator("type")]
 
 
-class Keyframes(_Fields):
+class Keyframes(Fields):
     """What a film begins and ends with."""
 
     frame0: Frame | None = None
     frame1: Frame | None = None
 
 
-class Concept(_Fields):
+class Concept(Fields):
     """A motion of the camera."""
 
     key: str
@@ -144,7 +137,7 @@ class Reframe(_Asked):
     y_end: int | None = None
 
 
-class Weighed(_Fields):
+class Weighed(Fields):
     """A picture, and how much of it counts."""
 
     url: str = Field(min_length=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
@@ -170,10 +169,10 @@ def lines_of(resolution: str) -> int:
 def upscaled(desk: Desk, model: str, asset: Asset, resolution: str | None) -> int:
     """How many times as large a film is to be; a model that cannot is refused with those that can."""
     if "upscale" not in card(model).tasks:
-        able = [name for name in desk.models if "upscale" in card(name).tasks]
+        able = desk.able("upscale")
         raise Unsupported(
             f"The model {model} was asked to upscale",
-            f"Served here, {', '.join(able)} can" if able else "No model that is served here can",
+            f"Served here, {able} can" if able else "No model that is served here can",
             "Create the generation with a larger resolution",
         )
     if resolution is None:
@@ -217,11 +216,6 @@ def _short(value: Any, name: str) -> Any:
         return [_short(one, name) for one in value]
     long = name in ("url", "data", "images") and isinstance(value, str) and len(value) > _MOST_ECHO
     return f"{value[:80]}..." if long else value
-
-
-def iso(seconds: float) -> str:
-    """Seconds since 1970 as they are written in JSON."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def linked(desk: Desk, base: str) -> Link:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -14,7 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from cinecanvas.errors import BadRequest
-from cinecanvas.jobs.keys import LOCAL, Caller
+from cinecanvas.jobs.keys import LOCAL, Caller, Scope
 from cinecanvas.jobs.order import ORDERS
 from cinecanvas.media.destination import told
 from cinecanvas.server.desk import MOST_DATA_URI, Desk
@@ -28,6 +27,12 @@ _MOST_TEXT = MOST_DATA_URI + (1 << 20)  # bytes of all text fields of a form tog
 _KIND, _FILE = re.compile(r"a valid dictionary or instance of \w+"), "an instance of UploadFile"
 _PIECE = 1 << 20  # bytes
 _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}  # by pydantic's types
+
+
+class Fields(BaseModel):
+    """What a body may hold; anything else is refused by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class Message(BaseModel):
@@ -163,10 +168,6 @@ async def _desk(request: Request) -> Desk:
     return desk
 
 
-def _caller(request: Request) -> Caller:
-    return getattr(request.state, "caller", LOCAL)
-
-
 async def _reader(request: Request) -> Caller:
     return _allowed(request, "read")
 
@@ -179,22 +180,15 @@ async def _admin(request: Request) -> Caller:
     return _allowed(request, "admin")
 
 
-def _allowed(request: Request, scope: str) -> Caller:
-    caller = _caller(request)
-    if not caller.may(scope):
-        raise Refused(Fault(403, "forbidden", f"This key may not {scope}. A key with the scope {scope} is needed."))
+def _allowed(request: Request, scope: Scope) -> Caller:
+    caller: Caller = getattr(request.state, "caller", LOCAL)
+    caller.need(scope)
     return caller
 
 
 async def base(request: Request) -> str:
-    """The address that this request came to, as far as its host was let in."""
-    return str(request.base_url).rstrip("/")
-
-
-def first(fields: Mapping[str, Any], name: str) -> Any:
-    """A field that may come once or as a list of one."""
-    value = fields.get(name)
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+    """The address that users know, or that this request came to, as far as its host was let in."""
+    return request.app.state.desk.public or str(request.base_url).rstrip("/")
 
 
 At = Annotated[Desk, Depends(_desk)]

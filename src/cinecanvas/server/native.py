@@ -330,7 +330,7 @@ def follow_job(
     job: JobId,
     last_event_id: Annotated[str | Absent, Header(max_length=30, description="Where an earlier stream ended.")] = None,
 ) -> StreamingResponse:
-    """Server-sent events: queued, running, phase, step (with eta), watch, preview, note, and the end of the job."""
+    """Server-sent events: queued, running, phase, step (with eta), watch, preview, stored, note, and the job's end."""
     found = desk.queue.get(job, account=caller.account)
     after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
     stream = events(desk, found, request, after=after)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import re
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from cinecanvas.errors import BadMedia, BadRequest, Unsupported
 from cinecanvas.jobs.files import StoredFile
@@ -22,9 +21,9 @@ from cinecanvas.server import openai_webhooks
 from cinecanvas.server.deliver import made, sent_twice, stored, waited
 from cinecanvas.server.desk import Desk, named
 from cinecanvas.server.dialect import Dialect, Fault, Link, Refused
-from cinecanvas.server.message import At, Creator, Reader, Sent, Upload
+from cinecanvas.server.message import At, Creator, Fields, Reader, Sent, Upload
+from cinecanvas.server.openai_terms import NAME, inner, outer, page
 
-NAME = "openai"
 _PICTURES = "openai-images"  # of these nobody is told, and nobody asks: their asker waits
 MODELS = (
     *("sora-2", "sora-2-pro", "sora-2-2025-10-06", "sora-2-pro-2025-10-06", "sora-2-2025-12-08"),
@@ -35,33 +34,26 @@ MODELS = (
 _STATES = {"queued": "queued", "running": "in_progress", "succeeded": "completed"}
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 _QUALITY = {"low": "draft", "standard": "standard", "medium": "standard", "high": "best", "hd": "best", "auto": None}
-_ID = re.compile(r"(video|file|char)_([0-9a-f]{32})")
 
 _KINDS = {"video": "video", "file": "file", "char": "character"}  # by the first word of their ids
 
 router = APIRouter()
 
 
-class _Fields(BaseModel):
-    """What a body may hold; anything else is refused by name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-class Reference(_Fields):
+class Reference(Fields):
     """A picture by its URL, a data URL, or a file that was uploaded."""
 
     image_url: str | None = None
     file_id: str | None = None
 
 
-class Which(_Fields):
+class Which(Fields):
     """A video that was made here."""
 
     id: str
 
 
-class Create(_Fields):
+class Create(Fields):
     """POST /videos."""
 
     prompt: str = Field(min_length=1, max_length=32000)
@@ -77,7 +69,7 @@ class Create(_Fields):
     quality: Literal["draft", "standard", "best"] | None = None
 
 
-class Edit(_Fields):
+class Edit(Fields):
     """POST /videos/edits, and /videos/{id}/remix where the video is in the path."""
 
     prompt: str = Field(min_length=1, max_length=32000)
@@ -87,7 +79,7 @@ class Edit(_Fields):
     keep: float = Field(default=0.5, ge=0, le=1)
 
 
-class Extend(_Fields):
+class Extend(Fields):
     """POST /videos/extensions: `seconds` more."""
 
     prompt: str = Field(min_length=1, max_length=32000)
@@ -97,7 +89,7 @@ class Extend(_Fields):
     seed: int | None = None
 
 
-class Character(_Fields):
+class Character(Fields):
     """POST /videos/characters."""
 
     name: str = Field(min_length=1, max_length=80)
@@ -170,7 +162,7 @@ def listed(
         after=_bare(after, "video") if after else None,
         newest_first=order == "desc",
     )
-    return _page([video(job) for job in found[:limit]], more=len(found) > limit)
+    return page([video(job) for job in found[:limit]], more=len(found) > limit)
 
 
 @router.get("/videos/{name}")
@@ -214,7 +206,7 @@ def model(desk: At, caller: Reader, name: str) -> Any:
     return _model(name)
 
 
-class Generate(_Fields):
+class Generate(Fields):
     """POST /images/generations; of what the vendor's models alone can do, the harmless values pass."""
 
     prompt: str = Field(min_length=1, max_length=32000)
@@ -227,7 +219,7 @@ class Generate(_Fields):
     response_format: Literal["b64_json"] | None = None
     background: Literal["opaque", "auto"] | None = None
     moderation: Literal["low", "auto"] | None = None
-    stream: Literal[False] | None = None
+    stream: Annotated[Literal[False] | None, BeforeValidator(lambda said: False if said == "false" else said)] = None
     user: str | None = None
     safety_identifier: str | None = None
     seed: int | None = None
@@ -256,14 +248,14 @@ async def edit_images(desk: At, caller: Creator, sent: Sent, request: Request) -
     return await _pictures(desk, caller, sent, request, "edit", body, {"picture": pictures[0], "mask": body.mask})
 
 
-class Expiry(_Fields):
+class Expiry(Fields):
     """When a file goes: so many seconds after it came."""
 
     anchor: Literal["created_at"]
     seconds: int = Field(ge=3600, le=2592000)
 
 
-class NewFile(_Fields):
+class NewFile(Fields):
     """POST /files."""
 
     file: Upload
@@ -297,7 +289,7 @@ def files(
         limit=limit + 1,
         newest_first=order == "desc",
     )
-    return _page([_file(file) for file in found[:limit]], more=len(found) > limit)
+    return page([_file(file) for file in found[:limit]], more=len(found) > limit)
 
 
 @router.get("/files/{name}")
@@ -329,7 +321,7 @@ def video(job: Job) -> dict[str, Any]:
     code = job.error.code if job.error else job.state
     text = job.error.message if job.error else "The video was cancelled."
     return {
-        "id": _named("video", job.id),
+        "id": outer("video", job.id),
         "object": "video",
         "created_at": int(job.created),
         "completed_at": int(job.finished) if job.finished and job.state == "succeeded" else None,
@@ -353,7 +345,7 @@ def event(job: Job, link: Link) -> dict[str, Any]:
         "object": "event",
         "created_at": int(job.finished or job.created),
         "type": kind,
-        "data": {"id": _named("video", job.id)},
+        "data": {"id": outer("video", job.id)},
     }
 
 
@@ -498,21 +490,10 @@ def _stored_file(desk: Desk, caller: Caller, name: str, *, kind: str = "file") -
 
 def _bare(name: str, kind: str) -> str:
     """Our id behind one of this dialect's."""
-    match = _ID.fullmatch(name)
-    if match is None or match[1] != kind:
+    found = inner(kind, name)
+    if found is None:
         raise NoJob(f"There is no such {_KINDS[kind]}", do="Check its id")
-    digits = match[2]
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-
-
-def _named(kind: str, id_: str) -> str:
-    return f"{kind}_{id_.replace('-', '')}"
-
-
-def _page(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    """A page; the clients take the place of the next one from last_id alone."""
-    ends = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return {"object": "list", "data": data, "first_id": ends[0], "last_id": ends[1], "has_more": more}
+    return found
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -520,12 +501,12 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _character(file: StoredFile) -> dict[str, Any]:
-    return {"id": _named("char", file.id), "name": file.name, "created_at": int(file.created)}
+    return {"id": outer("char", file.id), "name": file.name, "created_at": int(file.created)}
 
 
 def _file(file: StoredFile) -> dict[str, Any]:
     return {
-        "id": _named("file", file.id),
+        "id": outer("file", file.id),
         "object": "file",
         "bytes": file.bytes,
         "created_at": int(file.created),

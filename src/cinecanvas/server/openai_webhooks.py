@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cinecanvas.errors import Unsupported
 from cinecanvas.jobs.courier import Courier
 from cinecanvas.jobs.hooks import Endpoint, NoHook
 from cinecanvas.jobs.job import State
 from cinecanvas.server.desk import Desk
-from cinecanvas.server.message import At, Creator, Reader, Sent
+from cinecanvas.server.message import At, Creator, Fields, Reader, Sent
+from cinecanvas.server.openai_terms import NAME, inner, outer, page
 
-NAME = "openai"
 EVENTS: dict[str, tuple[State, ...]] = {"video.completed": ("succeeded",), "video.failed": ("failed", "cancelled")}
-_ID = re.compile(r"whe_([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})")
 
 router = APIRouter()
 
 
-class _Fields(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Make(_Fields):
+class Make(Fields):
     """POST /webhook_endpoints."""
 
     url: str = Field(min_length=1, max_length=2000)
@@ -37,7 +31,7 @@ class Make(_Fields):
     event_types: list[str] = Field(min_length=1, max_length=100)
 
 
-class Change(_Fields):
+class Change(Fields):
     """POST /webhook_endpoints/{id}; what is left out stays."""
 
     url: str | None = Field(default=None, min_length=1, max_length=2000)
@@ -45,13 +39,13 @@ class Change(_Fields):
     event_types: list[str] | None = Field(default=None, min_length=1, max_length=100)
 
 
-class Rotate(_Fields):
+class Rotate(Fields):
     """POST /webhook_endpoints/{id}/rotate_secret; the old secret signs beside the new one for a day if asked."""
 
     keep_old_secret_active_for_24_hours: bool = False
 
 
-class Try(_Fields):
+class Try(Fields):
     """POST /webhook_endpoints/{id}/test."""
 
     event_type: str
@@ -89,9 +83,7 @@ def listed(
     if after is not None:
         places = [number for number, one in enumerate(found) if one.id == _bare(after)]
         found = found[places[0] + 1 :] if places else []
-    data = [endpoint(one) for one in found[:limit]]
-    ends = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return {"object": "list", "data": data, "first_id": ends[0], "last_id": ends[1], "has_more": len(found) > limit}
+    return page([endpoint(one) for one in found[:limit]], more=len(found) > limit)
 
 
 @router.get("/webhook_endpoints/{name}")
@@ -154,7 +146,7 @@ def test(desk: At, caller: Creator, sent: Sent, name: str) -> Any:
 def endpoint(one: Endpoint) -> dict[str, Any]:
     """The WebhookEndpoint object; its secret is shown when it is made or rotated, and never again."""
     return {
-        "id": f"whe_{one.id.replace('-', '')}",
+        "id": outer("whe", one.id),
         "object": "webhook_endpoint",
         "created_at": int(one.created),
         "name": one.name,
@@ -176,10 +168,10 @@ def _found(desk: Desk, account: str, name: str) -> Endpoint:
 
 
 def _bare(name: str) -> str:
-    match = _ID.fullmatch(name)
-    if match is None:
+    found = inner("whe", name)
+    if found is None:
         raise NoHook("There is no such endpoint", do="Check its id")
-    return "-".join(match.groups())
+    return found
 
 
 def _hint(secret: str) -> str:

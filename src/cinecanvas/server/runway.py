@@ -20,11 +20,10 @@ from cinecanvas.jobs.keys import Caller
 from cinecanvas.jobs.order import Source
 from cinecanvas.jobs.queue import NoJob
 from cinecanvas.media.assets import Asset
-from cinecanvas.media.fetch import check_url
 from cinecanvas.models import card
 from cinecanvas.server.deliver import sent_twice
 from cinecanvas.server.desk import URL_SECONDS, Desk
-from cinecanvas.server.dialect import Dialect, Fault, Refused
+from cinecanvas.server.dialect import Dialect, Fault, Refused, iso
 from cinecanvas.server.message import At, Base, Creator, Reader, Sent, Upload
 from cinecanvas.server.runway_bodies import (
     CANNOT,
@@ -166,8 +165,8 @@ def upscale(desk: At, caller: Creator, sent: Sent, request: Request) -> Any:
         raise Refused(Fault(400, "unsupported", text, "targetFramerate"))
     model = desk.served(body.model, foreign=MODELS)
     if "upscale" not in card(model).tasks:
-        able = [name for name in desk.models if "upscale" in card(name).tasks]
-        what = f"Models here that can: {', '.join(able)}." if able else "No model here can."
+        able = desk.able("upscale")
+        what = f"Models here that can: {able}." if able else "No model here can."
         text = f"{model} cannot upscale. {what} Or make the film at the size: ratio takes pixels, such as 1280:720."
         raise Refused(Fault(400, "unsupported", text, "model"))
     field = "imageUri" if body.image_uri else "videoUri"
@@ -208,7 +207,7 @@ def open_upload(desk: At, caller: Creator, sent: Sent, base: Base) -> Any:
     days = URL_SECONDS / 86400
     file = desk.files.add(account=caller.account, dialect=NAME, name=body.filename, purpose="upload", days=days)
     path, until = f"/runway/uploads/{file.id}", int(time.time() + URL_SECONDS)
-    signed = f"{desk.public or base}{path}?until={until}&signature={desk.signature(path, until)}"
+    signed = desk.signed_url(base, path, until=until)
     return {"uploadUrl": signed, "fields": {"key": file.id}, "runwayUri": f"runway://{file.id}"}
 
 
@@ -273,8 +272,7 @@ def task(job: Job, urls: list[str], *, throttled: bool, waits_on: bool) -> dict[
 
     waits_on: the asker would wait on for one that is cancelled, so to him it has failed.
     """
-    created = datetime.datetime.fromtimestamp(job.created, datetime.UTC).isoformat(timespec="milliseconds")
-    facts = {"id": job.id, "createdAt": created.replace("+00:00", "Z")}
+    facts = {"id": job.id, "createdAt": iso(job.created)}
     estimate, nothing = {"estimatedCost": {"credits": job.credits}}, {"cost": {"credits": 0}}
     match job.state:
         case "queued":
@@ -338,10 +336,7 @@ def _source(desk: Desk, caller: Caller, uri: str, field: str) -> Source:
     """What a URI of a body stands for."""
     if not uri.startswith("runway://"):
         try:
-            source = desk.source(caller, uri, dialect=NAME)
-            if source.url is not None:
-                check_url(source.url, web=desk.web)
-            return source
+            return desk.source(caller, uri, dialect=NAME)
         except (BadRequest, BadMedia) as error:
             raise refused(field, f"{field}: {error}") from None
     name = uri.removeprefix("runway://")

@@ -14,6 +14,7 @@ from cinecanvas.errors import BadRequest
 from cinecanvas.jobs.order import Source
 from cinecanvas.media.assets import Asset
 from cinecanvas.server.dialect import Fault, Refused
+from cinecanvas.server.message import Fields
 
 MODELS = (
     *("gen4.5", "gen4_turbo", "gen3a_turbo", "gen4_aleph", "aleph2", "gen4_image", "gen4_image_turbo", "act_two"),
@@ -67,10 +68,10 @@ CANNOT = {  # fields that no model here can follow, and what would work
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-class _Fields(BaseModel):
-    """What a body may hold, in the vendor's camelCase; anything else is refused by name."""
+class _Fields(Fields):
+    """As ever, in the vendor's camelCase."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+    model_config = ConfigDict(alias_generator=to_camel)
 
 
 class Asked(_Fields):
