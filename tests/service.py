@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from cinecanvas.media.warden import Warden
 from cinecanvas.server.desk import Desk, served_models
 from cinecanvas.settings import Settings, settings
 
+DOCS = Path(__file__).parents[1] / "docs"
 _PATIENCE = 60.0  # s that a busy machine may take to start
 
 
@@ -87,3 +89,18 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except (urllib.error.URLError, OSError):
             assert process.poll() is None and time.monotonic() < until, log.read_text()[-2000:]
             time.sleep(0.05)
+
+
+def ran(page: str, folder: Path, **environment: str) -> str:
+    """What the one program on a page of the docs prints; nothing but its environment is changed."""
+    (program,) = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout

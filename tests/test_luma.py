@@ -6,9 +6,6 @@ import asyncio
 import base64
 import io
 import os
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +16,10 @@ import luma_agents
 import lumaai
 import pytest
 from PIL import Image
-from service import Service, service
+from service import Service, ran, service
 
 from cinecanvas.media.video import info
 
-ROOT = Path(__file__).parent.parent
 BALL = "a red ball rolls to the right on grass at sunset"
 DRAFT = {"quality": "draft"}
 
@@ -473,12 +469,6 @@ def test_a_failure_has_a_code_of_the_vendors(agents: luma_agents.Luma) -> None:
 def test_the_program_on_the_page_runs_with_nothing_but_its_environment_changed(
     running: Service, tmp_path: Path
 ) -> None:
-    page = (ROOT / "docs/how-to/leave-luma.md").read_text()
-    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    environment = {**os.environ, "LUMAAI_BASE_URL": f"{running.url}/luma", "LUMAAI_API_KEY": "local"}
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+    ran("how-to/leave-luma.md", tmp_path, LUMAAI_BASE_URL=f"{running.url}/luma", LUMAAI_API_KEY="local")
     (film,) = tmp_path.glob("*.mp4")
     assert info(film).seconds == pytest.approx(5.0)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +13,10 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from service import Service, service
+from service import Service, ran, service
 
 from cinecanvas.media.video import info, read
 
-ROOT = Path(__file__).parents[1]
 WORDS = "a red ball bounces on grass"
 
 
@@ -66,13 +62,8 @@ def heard(stream: str) -> list[tuple[int, str, dict[str, Any]]]:
 
 
 def test_the_program_on_the_page_runs(running: Service, tmp_path: Path) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/serve.md").read_text(), re.DOTALL)
-    environment = {**os.environ, "CINECANVAS_URL": running.url}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "step 1 of" in done.stdout and "succeeded" in done.stdout
+    said = ran("how-to/serve.md", tmp_path, CINECANVAS_URL=running.url)
+    assert "step 1 of" in said and "succeeded" in said
     assert info(tmp_path / "ball.mp4").frames == 16
 
 

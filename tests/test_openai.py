@@ -7,8 +7,6 @@ import base64
 import io
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,13 @@ import openai
 import pytest
 from openai.types import Video
 from PIL import Image
-from service import Service, service
+from service import Service, ran, service
 
 from cinecanvas.jobs.files import Files
 from cinecanvas.jobs.job import Trouble
 from cinecanvas.jobs.keys import Keys
 from cinecanvas.media.video import info
 
-ROOT = Path(__file__).parent.parent
 BALL = "a red ball rolls to the right on grass"
 SMALL: dict[str, Any] = {"seconds": "1", "size": "256x256", "extra_body": {"quality": "draft"}}
 
@@ -498,13 +495,7 @@ def test_models_are_ours_and_the_names_that_stand_for_them(client: openai.OpenAI
 def test_the_program_on_the_page_runs_with_nothing_but_its_environment_changed(
     running: Service, tmp_path: Path
 ) -> None:
-    page = (ROOT / "docs/how-to/leave-sora.md").read_text()
-    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    environment = {**os.environ, "OPENAI_BASE_URL": f"{running.url}/v1", "OPENAI_API_KEY": "local"}
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert "100.0%" in run.stdout
+    said = ran("how-to/leave-sora.md", tmp_path, OPENAI_BASE_URL=f"{running.url}/v1", OPENAI_API_KEY="local")
+    assert "100.0%" in said
     film = info(tmp_path / "video.mp4")
     assert (film.width, film.height, film.seconds) == (1280, 720, pytest.approx(4.0))

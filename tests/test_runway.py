@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import io
-import os
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +20,7 @@ import runwayml
 from PIL import Image
 from runwayml._models import construct_type
 from runwayml.types import task_retrieve_response as theirs
-from service import Service, service
+from service import Service, ran, service
 
 from cinecanvas.jobs.job import Job, Trouble
 from cinecanvas.jobs.keys import Caller, Quota
@@ -35,8 +32,6 @@ from cinecanvas.server import runway
 from cinecanvas.server.desk import Desk
 from cinecanvas.server.runway_bodies import Keyframe, Range, guided
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/how-to/leave-runway.md"
 PROMPT = "a red ball rolls to the right on grass during the day"
 
 
@@ -428,15 +423,7 @@ def test_the_organization_and_what_it_used(running: Service, film: str) -> None:
 
 
 def test_the_program_on_the_page_runs_unmodified(running: Service, tmp_path: Path) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     (tmp_path / "ball.png").write_bytes(picture()[1])
-    environment = {
-        **os.environ,
-        "RUNWAYML_BASE_URL": f"{running.url}/runway",
-        "RUNWAYML_API_SECRET": "local",
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+    address = {"RUNWAYML_BASE_URL": f"{running.url}/runway", "RUNWAYML_API_SECRET": "local"}
+    ran("how-to/leave-runway.md", tmp_path, **address)
     assert (tmp_path / "ball.mp4").stat().st_size > 1000
