@@ -57,6 +57,30 @@ class Recipe(BaseModel):
     guided_from: float = 0.1
 
 
+class Source(BaseModel):
+    """Where weights are published: a repository, its pinned revision, and the patterns of the files that are needed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    repository: str
+    revision: str = "main"  # a commit where it is known; what `main` was at the pull is kept in the receipt
+    files: tuple[str, ...] = ()  # such as "transformer/*"; (): what model_index.json names
+    bytes: int = 0  # of all of them
+    gated: bool = False  # the hub asks for an account's token
+
+
+class Terms(BaseModel):
+    """What a licence asks beyond its name: `accept` once before the weights are fetched; where and for whom it ends."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str = ""
+    accept: bool = False
+    territory: str = ""  # where it grants nothing
+    revenue: str = ""  # above what it grants nothing
+    use: str = ""  # such as "not for commercial use"
+
+
 class Cost(BaseModel):
     """Measured seconds on `machine`: a network call on n cells takes call + cell * n + pair * n^2."""
 
@@ -95,12 +119,16 @@ class Card(BaseModel):
     window: int = 0  # cells-in-time of one pass; longer films are made window by window; 0: all in one
     overlap: int = 0  # cells-in-time that a window knows from the one before
     tasks: dict[str, Fidelity] = Field(default_factory=dict)
+    ways: dict[str, str] = Field(default_factory=dict)  # how a task is done: per-token noise, channels, replacement
     orders: tuple[Literal["full", "causal", "pyramid"], ...] = ("full",)
     recipes: dict[Quality, Recipe] = Field(default_factory=dict)
     cost: Cost = Cost()
     parameters: int = 0
     bytes: int = 0
+    parts: dict[str, int] = Field(default_factory=dict)  # parameters of each network, by its folder in the checkpoint
     digests: dict[str, str] = Field(default_factory=dict)  # file name to sha256
+    source: Source | None = None  # None: the weights are part of this package
+    terms: Terms = Terms()
     shows: float | None = None  # dB, at which its code shows 99 of 100 pictures of its own world, or better
     words: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # slot to the values learnt; empty = open domain
     training: str = ""  # the exact command and its cost

@@ -14,7 +14,7 @@ from cinecanvas.errors import BadRequest
 
 
 class Settings(BaseModel):
-    """cache: what may be lost; data: what may not; store: assets; database: jobs; threads: 0 leaves them to torch."""
+    """cache: what may be lost; data: what may not; store: assets; database: jobs; models: public weights."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,7 +22,8 @@ class Settings(BaseModel):
     data: Path
     store: Path
     database: str  # a URL
-    threads: int = 0
+    models: Path  # public weights, a folder each
+    threads: int = 0  # 0 leaves them to torch
     debug: bool = False  # show tracebacks
 
 
@@ -36,6 +37,7 @@ def settings(env: Mapping[str, str] | None = None) -> Settings:
         data=data,
         store=data / "store",
         database=env.get("CINECANVAS_DATABASE") or f"sqlite:///{(data / 'jobs.sqlite').absolute()}",
+        models=Path(env.get("CINECANVAS_MODELS") or data / "models"),
         threads=_threads(env.get("CINECANVAS_THREADS", "0")),
         debug=env.get("CINECANVAS_DEBUG", "") not in ("", "0"),
     )
