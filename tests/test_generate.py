@@ -253,14 +253,14 @@ def test_a_broken_plugin_harms_nobody_else(monkeypatch: pytest.MonkeyPatch) -> N
         def load(self) -> Any:
             raise ImportError("no such module")
 
-    models.families.cache_clear()
+    models.entries.cache_clear()
     monkeypatch.setattr(models, "entry_points", lambda group: [Point()])
     try:
         assert "toy" in models.cards() and "broken" not in models.cards()
         with pytest.raises(Unsupported, match="plugin is broken"):
             models.card("broken")
     finally:
-        models.families.cache_clear()
+        models.entries.cache_clear()
 
 
 def test_pictures_in_a_folder_are_named_where_they_are(tmp_path: Path, here: Settings) -> None:

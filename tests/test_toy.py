@@ -14,6 +14,7 @@ from cinecanvas.canvas import Canvas, Track
 from cinecanvas.grid import Grid
 from cinecanvas.model import Model
 from cinecanvas.models.toy import CARD, Toy, colour, kernel, register
+from cinecanvas.runtime.placement import Placement
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -57,8 +58,8 @@ def test_decode_gives_known_pixels_back_and_all_the_sound_in_order() -> None:
 
 
 def test_it_registers_as_a_model_whose_sizes_it_can_fill() -> None:
-    card, load = register()
-    model = load()
+    (card,), load, _ = register()
+    model = load(card, None, Placement())
     assert card is CARD and isinstance(model, Model) and model.card is card
     for width, height in card.sizes:
         canvas = Canvas({"video": Track.blank(Grid(frames=2, height=height, width=width, fps=8), channels=3)})

@@ -356,13 +356,13 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the models, or show one model's Card with its measured scores."""
-    from cinecanvas.models import card, cards, elsewhere, families
+    from cinecanvas.models import card, cards, elsewhere, entries
 
     if name:
         one = card(name)
         print(one.model_dump_json()) if as_json else print_card(one)
         return
-    broken = {family.name: family.trouble for family in families().values() if family.card is None}
+    broken = {entry.name: entry.trouble for entry in entries().values() if entry.card is None}
     if as_json:
         print(json.dumps({"models": [c.model_dump(mode="json") for c in cards().values()], "broken": broken}))
         return

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cinecanvas.request import Quality
+from cinecanvas.runtime.placement import Placement
 
 if TYPE_CHECKING:  # the server reads Cards on machines without torch
+    from pathlib import Path
+
     import numpy as np
 
     from cinecanvas.canvas import Canvas, Tensors
@@ -187,3 +190,15 @@ class Around:
 
     def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
         return self.model.decode(z, memory=memory)
+
+
+class Family(NamedTuple):
+    """What a family registers: its Cards; how the model of one is loaded; how it knows a folder of weights as its own.
+
+    load(card, folder, placement): folder is None where the weights are part of a package. recognise(layout): the Card
+    of a folder by what its configurations say, part by part (`model_index` among them), or None.
+    """
+
+    cards: tuple[Card, ...]
+    load: Callable[[Card, Path | None, Placement], Model]
+    recognise: Callable[[Mapping[str, Any]], Card | None] = lambda layout: None

@@ -7,10 +7,12 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cinecanvas.errors import CinecanvasError, Unsupported
-from cinecanvas.model import Card, Model
+from cinecanvas.model import Card, Family, Model
+from cinecanvas.runtime.placement import Placement
 from cinecanvas.world.captions import Reading, read
 
 _NOUNS = ("shape", "colour", "floor")  # the slots that say what can be shown
@@ -32,48 +34,54 @@ PUBLIC = (
 
 
 @dataclass(frozen=True)
-class Family:
-    """A registered family: its Card and loader, or the trouble that keeps it from serving."""
+class Entry:
+    """A Card that a family registered, and that family; or the trouble that keeps it from serving."""
 
     name: str
     card: Card | None
-    load: Callable[[], Model] | None
+    family: Family | None
     trouble: str = ""
 
 
-def load(name: str) -> Model:
+def load(name: str, placement: Placement = Placement(), *, folder: Path | None = None) -> Model:
     """The model of that name, with its weights; the last one is kept, for loading costs seconds."""
     card(name)
-    return _loaded(name)
+    return _loaded(name, placement, folder)
 
 
 def card(name: str) -> Card:
     """The Card of that name."""
-    found = families().get(name)
+    found = entries().get(name)
     known = ", ".join(sorted(cards()))
     if found is None:
         shown = name if len(name) <= 40 else f"{name[:32]}..."
-        public = next((p for p in PUBLIC if shown.lower().startswith(p.name)), None)
-        why = f"An adapter for {public.title} is not in this version yet. " if public else ""
-        raise Unsupported(f"There is no model {shown!r}", f"{why}Known models: {known}", "See `cine models`")
+        raise Unsupported(f"There is no model {shown!r}", f"Known models: {known}", "See `cine models`")
     if found.card is None:
         raise Unsupported(f"The model {name!r} cannot be used: {found.trouble}", f"Models that work: {known}")
     return found.card
 
 
 def cards() -> dict[str, Card]:
-    """The Cards of all families that work, by name."""
-    return {name: family.card for name, family in families().items() if family.card is not None}
+    """All Cards that work, by name."""
+    return {name: entry.card for name, entry in entries().items() if entry.card is not None}
 
 
 @functools.cache
-def families() -> Mapping[str, Family]:
+def entries() -> Mapping[str, Entry]:
     """Everything that registered itself, ours first; a broken one is kept with its trouble and harms nobody else."""
-    found = {name: _register(name, functools.partial(_imported, where)) for name, where in OURS.items()}
+    found: dict[str, Entry] = {}
+    for name, where in OURS.items():
+        found |= _register(name, functools.partial(_imported, where))
     for point in entry_points(group=GROUP):
-        if point.name not in found:
-            found[point.name] = _register(point.name, point.load)
+        if point.name not in OURS:
+            found = _register(point.name, point.load) | found
     return found
+
+
+def recognised(layout: Mapping[str, Any]) -> tuple[Card, Family] | None:
+    """The Card that a folder's configurations come to, and the family that knows them; None: nobody does."""
+    families = dict.fromkeys(entry.family for entry in entries().values() if entry.family is not None)
+    return next(((card, family) for family in families if (card := family.recognise(layout)) is not None), None)
 
 
 def understood(card: Card, prompt: str) -> Reading | None:
@@ -109,23 +117,24 @@ def elsewhere() -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str) -> Model:
-    found = families()[name].load
-    assert found is not None, name
-    return found()
+def _loaded(name: str, placement: Placement, folder: Path | None) -> Model:
+    entry = entries()[name]
+    assert entry.family is not None and entry.card is not None, name
+    return entry.family.load(entry.card, folder, placement)
 
 
-def _register(name: str, find: Callable[[], Any]) -> Family:
-    """Ask a family for its Card and loader; whatever goes wrong inside it stays inside it."""
+def _register(name: str, find: Callable[[], Any]) -> dict[str, Entry]:
+    """Ask a family for its Cards and loader; whatever goes wrong inside it stays inside it."""
     try:
-        found, loader = find()()
-        if not isinstance(found, Card) or found.name != name or not callable(loader):
-            return Family(name, None, None, f"its register() did not give a Card named {name!r} and a loader")
-        return Family(name, found, loader)
+        family = find()()
+        if isinstance(family, Family) and family.cards and all(isinstance(card, Card) for card in family.cards):
+            return {card.name: Entry(card.name, card, family) for card in family.cards}
+        trouble = "its register() did not give a Family with a Card"
     except CinecanvasError as error:
-        return Family(name, None, None, str(error))
+        trouble = str(error)
     except Exception as error:  # somebody else's code, at import: anything can come out of it
-        return Family(name, None, None, f"its plugin is broken ({type(error).__name__})")
+        trouble = f"its plugin is broken ({type(error).__name__})"
+    return {name: Entry(name, None, None, trouble)}
 
 
 def _imported(where: str) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cinecanvas.errors import BadWeights
-from cinecanvas.model import Card, Frames, Model
+from cinecanvas.model import Card, Family, Frames
 
 if TYPE_CHECKING:  # the Card is read on machines without torch
     import torch
@@ -25,9 +25,9 @@ if TYPE_CHECKING:  # the Card is read on machines without torch
 SHIPPED = Path(str(files("cinecanvas.models") / "shipped" / "diorama"))
 
 
-def register() -> tuple[Card, Callable[[], Model]]:
+def register() -> Family:
     """The Card of the shipped weights, and how to load them."""
-    return read_card(SHIPPED), lambda: load(SHIPPED)
+    return Family((read_card(SHIPPED),), lambda card, folder, placement: load(SHIPPED))
 
 
 @dataclass(frozen=True)

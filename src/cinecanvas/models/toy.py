@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cinecanvas.model import Card, Frames, Model, Recipe
+from cinecanvas.model import Card, Family, Frames, Recipe
 
 if TYPE_CHECKING:  # Cards are read on machines without torch; the verbs import it
     from torch import Tensor
@@ -48,9 +48,9 @@ CARD = Card(
 )
 
 
-def register() -> tuple[Card, Callable[[], Model]]:
+def register() -> Family:
     """The entry point of a family: its Card, and how to load it."""
-    return CARD, Toy
+    return Family((CARD,), lambda card, folder, placement: Toy(card=card))
 
 
 @dataclass(frozen=True)
