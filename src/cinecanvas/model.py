@@ -114,6 +114,7 @@ class Card(BaseModel):
     strides: tuple[int, int, int] = (1, 1, 1)
     causal: bool = True
     sizes: tuple[tuple[int, int], ...] = ()  # (width, height) px that it was trained on; the first is its own
+    sides: int = 0  # px: sides asked for may be any multiple of it; 0: only the trained sizes are made
     display: int = Field(default=1, ge=1)  # times that a picture is enlarged when no size in pixels was asked
     fps: float = 8.0
     seconds: float = 2.0  # its natural length

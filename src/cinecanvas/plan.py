@@ -285,7 +285,14 @@ def _grid(request: Request, card: Card) -> Grid:
 
 
 def _nearest(request: Request, card: Card) -> tuple[int, int]:
-    """The trained (width, height) nearest in log aspect, then in size; without an asked shape the model's own."""
+    """The trained (width, height) nearest in log aspect, then in size; without an asked shape the model's own.
+
+    A model whose sides are free makes what was asked, to the next multiple, unless that is more than it was trained on.
+    """
+    if card.sides and request.width and request.height:
+        width, height = (max(1, round(side / card.sides)) * card.sides for side in (request.width, request.height))
+        if width * height <= 1.1 * max(w * h for w, h in card.sizes):
+            return width, height
     sizes = card.sizes or ((request.width or 256, request.height or 256),)
     ratio = request.ratio
     if ratio is None:

@@ -17,7 +17,7 @@ from cinecanvas.world.captions import Reading, read
 
 _NOUNS = ("shape", "colour", "floor")  # the slots that say what can be shown
 GROUP = "cinecanvas.models"
-OURS = {"diorama": "cinecanvas.models.diorama:register", "toy": "cinecanvas.models.toy:register"}
+OURS = {name: f"cinecanvas.models.{name}:register" for name in ("diorama", "toy", "wan")}
 
 
 class PublicFamily(NamedTuple):
@@ -80,8 +80,9 @@ def entries() -> Mapping[str, Entry]:
 
 def recognised(layout: Mapping[str, Any]) -> tuple[Card, Family] | None:
     """The Card that a folder's configurations come to, and the family that knows them; None: nobody does."""
-    families = dict.fromkeys(entry.family for entry in entries().values() if entry.family is not None)
-    return next(((card, family) for family in families if (card := family.recognise(layout)) is not None), None)
+    families = {id(entry.family): entry.family for entry in entries().values() if entry.family is not None}
+    asked = ((family.recognise(layout), family) for family in families.values())
+    return next(((card, family) for card, family in asked if card is not None), None)
 
 
 def understood(card: Card, prompt: str) -> Reading | None:

@@ -1,0 +1,164 @@
+"""A public checkpoint as diffusers lays it out: a folder for each part, read when it is needed and no longer."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cinecanvas.errors import BadWeights
+from cinecanvas.runtime.placement import Placement
+
+if TYPE_CHECKING:  # a folder is recognised on machines without torch
+    import torch
+
+INDEX = "model_index.json"
+_LIBRARIES = ("diffusers", "transformers")  # whose classes read safetensors and run no code of the folder's
+
+
+def layout(folder: Path) -> dict[str, Any]:
+    """The configurations of a folder: its `model_index`, and those of its parts by their names."""
+    index = _json(folder / INDEX)
+    found: dict[str, Any] = {"model_index": index}
+    for part, where in index.items():
+        if not part.startswith("_") and isinstance(where, list) and where[-1] is not None:
+            found[part] = next((_json(path) for path in _configs(folder / part) if path.is_file()), {})
+    return found
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The networks of a folder, each loaded when it is first asked for, in the precision and at the place of work."""
+
+    folder: Path
+    placement: Placement
+    layout: Mapping[str, Any]
+    _loaded: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path, placement: Placement) -> Parts:
+        """The parts of a folder, none of them loaded."""
+        return cls(folder, placement, layout(folder))
+
+    def __contains__(self, part: str) -> bool:
+        return part in self.layout
+
+    def config(self, part: str) -> Mapping[str, Any]:
+        """What the folder says of a part; missing fields are those of its class."""
+        found = self.layout.get(part)
+        if not found:
+            raise BadWeights(f"The checkpoint {self.folder.name} has no {part}", do="Fetch it again")
+        return found
+
+    @property
+    def device(self) -> str:
+        """Where the networks work."""
+        return self.placement.device
+
+    def network(self, part: str, precision: torch.dtype | None = None) -> Any:
+        """A network in evaluation mode; `precision` where a part needs its own."""
+        if part not in self._loaded:
+            self._loaded[part] = self._network(part, precision or self.dtype)
+        return self._loaded[part]
+
+    def reader(self, part: str) -> Any:
+        """A tokenizer or an image processor."""
+        if part not in self._loaded:
+            with _told(self.folder, part):
+                self._loaded[part] = self._class(part).from_pretrained(self.folder / part, local_files_only=True)
+        return self._loaded[part]
+
+    def drop(self, *parts: str) -> None:
+        """Forget networks that are not needed for a while, unless all have their place at once."""
+        if self.placement.residency == "resident":
+            return
+        dropped = [self._loaded.pop(part) for part in parts if part in self._loaded]
+        if dropped and self.device != "cpu":
+            import torch
+
+            dropped.clear()
+            torch.cuda.empty_cache()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which networks compute."""
+        import torch
+
+        return torch.float32 if self.placement.precision == "float32" else torch.bfloat16
+
+    def _network(self, part: str, dtype: torch.dtype) -> Any:
+        kind = self._class(part)
+        with _told(self.folder, part):
+            network = kind.from_pretrained(self.folder / part, dtype=dtype, use_safetensors=True, local_files_only=True)
+        return network.eval().requires_grad_(False).to(self.device)
+
+    def _class(self, part: str) -> Any:
+        self.config(part)
+        where = self.layout["model_index"][part]
+        library, name = where if len(where) == 2 else ("", "")
+        kind = None
+        if library in _LIBRARIES and str(name).isidentifier():
+            try:
+                kind = getattr(_quiet(library), name, None)
+            except ImportError as error:
+                raise BadWeights(
+                    f"Public checkpoints need the library {library}, which is not installed",
+                    do="pip install 'cinecanvas[checkpoints]'",
+                ) from error
+        if kind is None:
+            raise BadWeights(
+                f"The {part} of {self.folder.name} is a {str(name)[:60]}, which no library here knows",
+                do="Install a newer diffusers and transformers, or choose another checkpoint",
+            )
+        return kind
+
+
+def _quiet(library: str) -> Any:
+    """A library that neither draws bars nor warns: what matters to a user is said by us."""
+    found = importlib.import_module(library)
+    speech = importlib.import_module(f"{library}.utils.logging")
+    speech.set_verbosity_error()
+    speech.disable_progress_bar()
+    return found
+
+
+class _told:
+    """What a library raises about a folder, as one line of ours."""
+
+    def __init__(self, folder: Path, part: str) -> None:
+        self._folder, self._part = folder, part
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError | ValueError | RuntimeError | KeyError) or type(error).__name__ == (
+            "SafetensorError"
+        ):
+            line = " ".join(str(error).replace(str(self._folder), self._folder.name).split())
+            raise BadWeights(
+                f"The {self._part} of {self._folder.name} cannot be loaded: {line[:200]}",
+                do="Verify it with `cine models verify`, or fetch it again",
+            ) from error
+
+
+def _configs(part: Path) -> tuple[Path, ...]:
+    names = ("config.json", "scheduler_config.json", "preprocessor_config.json", "tokenizer_config.json")
+    return tuple(part / name for name in names)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+        if isinstance(found, dict):
+            return found
+    except (OSError, ValueError):
+        pass
+    raise BadWeights(
+        f"{path.parent.name}/{path.name} is missing or is not JSON",
+        "A checkpoint is a folder with model_index.json and a folder for each part",
+        "Check the folder, or fetch it again",
+    )

@@ -1,0 +1,98 @@
+"""What all public families do alike with pixels, cells and noise: the canvas in latents, and networks of one level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cinecanvas.canvas import Canvas, Track, latent_keep
+from cinecanvas.model import Card, Frames
+
+Encode = Callable[[Tensor], Tensor]  # pixels (B, 3, T, H, W) in [-1, 1] to latents (B, C, T', H', W') of unit variance
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The latent canvas, and what the network is given beside it: tensors of B rows, by the names of its arguments."""
+
+    canvas: Canvas
+    given: Mapping[str, Tensor]
+
+    def head(self, batch: int) -> Prepared:
+        """The same of the first `batch` videos alone."""
+        return Prepared(self.canvas.head(batch), {name: rows[:batch] for name, rows in self.given.items()})
+
+
+def latent_canvas(canvas: Canvas, card: Card, encode: Encode, *, device: str) -> Canvas:
+    """A pixel canvas in the cells of a family; a cell is known if all its pixels are.
+
+    What is unknown is painted with its nearest neighbours before it is encoded, for an autoencoder sees beyond a cell.
+    A window in mid-film begins with a whole group: a first frame is lent to the code, and its cell taken away.
+    """
+    old = canvas.tracks["video"]
+    lent = min(old.start, 1) if card.causal else 0
+    rgb, keep = (torch.cat([t[:, :, :lent], t], dim=2).to(device) for t in (old.x, old.keep))
+    grid = old.grid.model_copy(update={"strides": card.strides, "causal": card.causal})
+    known = latent_keep(keep, grid)
+    x = known.new_zeros(len(known), card.channels, *known.shape[2:])
+    if bool((known > 0).any()) or bool((rgb != 0).any()):
+        x = encode(neighbourly(rgb, keep)).float()
+    stride = card.strides[0]
+    start = (1 + (old.start - 1) // stride if card.causal else old.start // stride) if old.start else 0
+    return replace(canvas, tracks={"video": Track(x[:, :, lent:], known[:, :, lent:], grid, start)})
+
+
+def neighbourly(rgb: Tensor, keep: Tensor) -> Tensor:
+    """Pixels (B, 3, T, H, W) where nothing is laid as the nearest that is: across the frame, then in time.
+
+    All videos have the same laid on them: what lies on the first says where.
+    """
+    laid = (keep[0, 0] > 0) | (rgb[0] != 0).any(0)  # (T, H, W); no byte is 0 in [-1, 1]
+    frames = [t for t in range(len(laid)) if bool(laid[t].any())]
+    if bool(laid.all()) or not frames:
+        return rgb
+    full = rgb.clone()
+    for t in frames:
+        rows, columns = (laid[t].any(axis).nonzero().flatten() for axis in (1, 0))
+        down = torch.arange(laid.shape[1], device=rgb.device).clamp(int(rows[0]), int(rows[-1]))
+        across = torch.arange(laid.shape[2], device=rgb.device).clamp(int(columns[0]), int(columns[-1]))
+        full[:, :, t] = rgb[:, :, t][:, :, down][..., across]
+    nearest = [min(frames, key=lambda frame: abs(frame - t)) for t in range(len(laid))]
+    return full[:, :, nearest]
+
+
+def noisiest(sigma: Tensor) -> Tensor:
+    """The highest level of each video (B, 1, 1, 1, 1) of sigma (B, 1, T, H, W)."""
+    return sigma.amax(dim=(1, 2, 3, 4), keepdim=True)
+
+
+def lifted(z: Tensor, sigma: Tensor, level: Tensor) -> Tensor:
+    """Cells at `sigma` brought up to `level` (both broadcast over z), for networks that know one level at a time.
+
+    z' = k z + sqrt(level^2 - (k sigma)^2) eps with k = (1 - level) / (1 - sigma) is distributed as the flow at `level`
+    (RePaint's way back, Lugmayr et al. 2022, on straight lines); eps is always the same: a known cell moves straight.
+    """
+    below = sigma < level
+    if not bool(below.any()):
+        return z
+    eps = torch.randn(z.shape[1:], generator=torch.Generator().manual_seed(0)).to(z)
+    k = (1 - level) / (1 - sigma.where(below, 0.0))
+    return torch.where(below, k * z + (level**2 - (k * sigma) ** 2).clamp(min=0).sqrt() * eps, z)
+
+
+def rolled(z: Tensor, sigma: Tensor) -> int:
+    """By how many cells a ring is turned at this level, so that its seam is never long in one place.
+
+    After the latent shift of Mobius (Bi et al. 2025); the level stands for the step.
+    """
+    return int(float(sigma.max()) * 9973) % z.shape[2]
+
+
+def frames_of(rgb: Tensor) -> Frames:
+    """Pixels (3, t, H, W) in [-1, 1] as what decode yields."""
+    pixels = ((rgb.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return Frames(np.ascontiguousarray(pixels.movedim(0, -1).cpu().numpy()))

@@ -1,0 +1,399 @@
+"""Wan 2.1 and 2.2 (Wan Team 2025): text and pictures to video; the 5B model knows the noise of every cell."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cinecanvas.errors import BadWeights
+from cinecanvas.model import Card, Family, Fidelity, Frames, Model, Recipe, Source, Terms
+from cinecanvas.request import Quality
+from cinecanvas.runtime.placement import Placement
+
+if TYPE_CHECKING:  # Cards are read on machines without torch
+    from torch import Tensor
+
+    from cinecanvas.canvas import Canvas, Tensors
+    from cinecanvas.models.checkpoint import Parts
+    from cinecanvas.models.latents import Prepared
+
+Way = tuple[Fidelity, str]  # how well a task is done, and how
+
+TOKENS = 512  # of a prompt; shorter ones are followed by zeros, to which the network attends
+TRAINED = 1000  # levels of noise
+
+
+class Wan:
+    """One class for all of them: what a checkpoint can be told follows from its configurations."""
+
+    def __init__(self, card: Card, parts: Parts) -> None:
+        self.card, self._parts = card, parts
+        index, network = parts.layout["model_index"], parts.config("transformer")
+        self._per_token = bool(index.get("expand_timesteps"))
+        self._boundary = index.get("boundary_ratio") if "transformer_2" in parts else None
+        self._patch = tuple(network.get("patch_size", (1, 2, 2)))
+        self._concat = network["in_channels"] > card.channels
+        self._sees = network.get("image_dim") is not None
+        self._whole = "UniPC" in str(index["scheduler"][1])  # a solver that tells the network whole numbers only
+        self._both = network.get("pos_embed_seq_len") is not None  # trained on a first and a last picture
+
+    def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
+        """Pixel canvas (B videos, RGB in [-1, 1]) and B prompts: latents, text states, and pictures as channels."""
+        import torch
+
+        from cinecanvas.models.latents import Prepared, latent_canvas
+
+        with torch.inference_mode():
+            given = {"encoder_hidden_states": self._read(text)}
+            if self._sees:
+                given["encoder_hidden_states_image"] = self._seen(canvas)
+            self._parts.drop("text_encoder", "image_encoder")
+            latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
+            if self._concat:
+                given["channels"] = self._channels(canvas, latent)
+                latent = self._told_by_channels(latent)
+            return Prepared(latent, given)
+
+    def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
+        """x0 of the video track (B, C, T', H', W'), float32."""
+        import torch
+
+        from cinecanvas.models.latents import lifted, noisiest, rolled
+
+        x, s = z["video"], sigma["video"]
+        turn = rolled(x, s) if cond.canvas.closed else 0
+        x, s = x.roll(-turn, 2), s.roll(-turn, 2)
+        level = self._token_levels(s) if self._per_token else noisiest(s)
+        with torch.inference_mode():
+            x = lifted(x, s, level)
+            x0 = x - level * self._velocity(x, level, cond, turn=turn)
+        return {"video": x0.roll(turn, 2)}
+
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        """RGB uint8 (t, H, W, 3), a cell-in-time after the other; the memory is what its convolutions hold."""
+        import torch
+
+        from cinecanvas.models.latents import frames_of
+
+        vae = self._parts.network("vae")
+        mean, std = self._scales(vae)
+        cache = [None] * vae._cached_conv_counts["decoder"] if memory is None else list(memory)
+        for cell in range(z["video"].shape[2]):
+            with torch.inference_mode():
+                x = z["video"][:1, :, cell : cell + 1].to(mean.device) * std + mean
+                first = {"first_chunk": True} if memory is None and cell == 0 else {}
+                rgb = vae.decoder(vae.post_quant_conv(x.to(vae.dtype)), feat_cache=cache, feat_idx=[0], **first)
+                frames = frames_of(_unpatchified(rgb, vae.config.patch_size)[0].clamp(-1, 1))
+            yield frames
+        return cache
+
+    def _velocity(self, x: Tensor, level: Tensor, cond: Prepared, *, turn: int) -> Tensor:
+        """What the network answers (B, C, T', H', W'), float32, at levels that broadcast over x."""
+        import torch
+
+        network = self._expert(float(level.max()))
+        given = dict(cond.given)
+        rows = [x]
+        if self._concat:
+            rows.append(given.pop("channels").roll(-turn, 2))
+        time = level * TRAINED
+        if self._whole:  # 1e-3 forgives 0.937 * 1000 = 936.99998
+            time = (time + 1e-3).floor()
+        if bool((level == level[:, :, :1, :1, :1]).all()):
+            time = time[:, 0, 0, 0, 0]
+        else:
+            _, down, across = self._patch
+            time = time.expand_as(x[:, :1])[:, 0, :, ::down, ::across].flatten(1)
+        dtype = self._parts.dtype
+        told = {name: rows.to(dtype) for name, rows in given.items()}
+        return network(torch.cat(rows, 1).to(dtype), time, **told, return_dict=False)[0].float()
+
+    def _token_levels(self, sigma: Tensor) -> Tensor:
+        """The highest level within each token (B, 1, T', H', W'): a network knows no finer."""
+        import torch
+
+        t, down, across = self._patch
+        pooled = torch.nn.functional.max_pool3d(sigma, (t, down, across))
+        return pooled.repeat_interleave(down, 3).repeat_interleave(across, 4)
+
+    def _expert(self, level: float) -> Any:
+        """The network for a level: of two, one made for much noise and one for little."""
+        if self._boundary is None:
+            return self._parts.network("transformer")
+        names = ("transformer", "transformer_2")
+        wanted, other = names if level * TRAINED >= self._boundary * TRAINED - 1e-3 else names[::-1]
+        self._parts.drop(other)
+        return self._parts.network(wanted)
+
+    def _read(self, text: Sequence[str]) -> Tensor:
+        """Text states (B, 512, width); what is beyond a prompt's end is zero."""
+        import torch
+
+        words = self._parts.reader("tokenizer")(
+            [cleaned(prompt) for prompt in text],
+            padding="max_length",
+            max_length=TOKENS,
+            truncation=True,
+            return_tensors="pt",
+        )
+        encoder = self._parts.network("text_encoder")
+        ids, mask = (words[name].to(self._parts.device) for name in ("input_ids", "attention_mask"))
+        states = encoder(ids, mask).last_hidden_state
+        return torch.where(mask[..., None] > 0, states, 0)
+
+    def _seen(self, canvas: Canvas) -> Tensor:
+        """What the picture encoder says of the first frame, and of the last where the network was trained on both."""
+        import torch
+
+        track = canvas.tracks["video"]
+        frames = [track.x[:, :, t] for t in ((0, -1) if self._both else (0,))]
+        pictures = torch.stack(frames, 1).flatten(0, 1)  # video by video, its pictures in order
+        reader, encoder = self._parts.reader("image_processor"), self._parts.network("image_encoder")
+        pixels = [((p.movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy() for p in pictures.cpu()]
+        seen = reader(images=pixels, return_tensors="pt")["pixel_values"]
+        return encoder(seen.to(encoder.device, encoder.dtype), output_hidden_states=True).hidden_states[-2]
+
+    def _encode(self, rgb: Tensor) -> Tensor:
+        vae = self._parts.network("vae")
+        mean, std = self._scales(vae)
+        return (vae.encode(rgb.to(vae.dtype)).latent_dist.mode().float() - mean) / std
+
+    def _scales(self, vae: Any) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the code (1, C, 1, 1, 1), float32."""
+        import torch
+
+        mean, std = (
+            torch.tensor(row).view(1, -1, 1, 1, 1) for row in (vae.config.latents_mean, vae.config.latents_std)
+        )
+        return mean.to(vae.device), std.to(vae.device)
+
+    def _channels(self, canvas: Canvas, latent: Canvas) -> Tensor:
+        """What the network sees beside the noise: which frames are known, 4 a cell, and the code of them on grey."""
+        import torch
+
+        track = canvas.tracks["video"]
+        known = (track.keep >= 1).float()
+        shown = (track.x * known).to(self._parts.device)
+        frame = known.amin(dim=(3, 4), keepdim=True)  # a frame is known as a whole, or not
+        frame = frame.expand(*frame.shape[:3], *latent.tracks["video"].x.shape[3:]).to(shown.device)
+        lead = 0 if track.start else 1
+        first = frame[:, :, :lead].repeat_interleave(self.card.strides[0], 2)
+        cells = torch.cat([first, frame[:, :, lead:]], 2).unflatten(2, (-1, self.card.strides[0]))
+        lent = shown[:, :, : 1 - lead]
+        code = self._encode(torch.cat([lent, shown], 2))[:, :, 1 - lead :]
+        return torch.cat([cells[:, 0].transpose(1, 2), code], 1)
+
+    def _told_by_channels(self, latent: Canvas) -> Canvas:
+        """The ends that the network was trained to be shown are its to make; whatever else is known stays pinned."""
+        from dataclasses import replace
+
+        track = latent.tracks["video"]
+        keep = track.keep.clone()
+        if track.start == 0:
+            keep[:, :, 0] = 0
+        if self._both:
+            keep[:, :, -1] = 0
+        return replace(latent, tracks={"video": replace(track, keep=keep)})
+
+
+def cleaned(prompt: str) -> str:
+    """A prompt as the authors clean it: no entities, single spaces."""
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(prompt)).strip()).strip()
+
+
+def _unpatchified(rgb: Tensor, patch: int | None) -> Tensor:
+    """(B, 3 p p, T, H, W) to (B, 3, T, p H, p W); the second factor of the channels runs down, the first across."""
+    if patch is None:
+        return rgb
+    b, c, t, h, w = rgb.shape
+    split = rgb.view(b, c // patch**2, patch, patch, t, h, w).permute(0, 1, 4, 5, 3, 6, 2)
+    return split.reshape(b, c // patch**2, t, h * patch, w * patch)
+
+
+def register() -> Family:
+    """The published checkpoints, and whatever has their networks."""
+    return Family(tuple(CARDS.values()), load, recognise)
+
+
+def load(card: Card, folder: Path | None, placement: Placement) -> Model:
+    """The model of a folder; its networks are read when they are needed."""
+    from cinecanvas.models.checkpoint import Parts
+
+    assert folder is not None, card.name
+    return Wan(card, Parts.of(folder, placement))
+
+
+def recognise(layout: Mapping[str, Any]) -> Card | None:
+    """The Card of a folder whose transformer is Wan's, fitted to its own sizes."""
+    network, vae, index = layout.get("transformer", {}), layout.get("vae", {}), layout["model_index"]
+    if network.get("_class_name") != "WanTransformer3DModel":
+        return None
+    if vae.get("_class_name") != "AutoencoderKLWan":
+        raise BadWeights("A Wan transformer stands beside another family's autoencoder", do="Add a whole checkpoint")
+    channels, y = vae.get("z_dim", 16), vae.get("scale_factor_spatial", 8)
+    shown = network.get("in_channels", 16) > channels
+    if index.get("expand_timesteps"):
+        name = "wan2.2-ti2v-5b"
+    elif "transformer_2" in layout:
+        name = "wan2.2-i2v-a14b" if shown else "wan2.2-t2v-a14b"
+    elif network.get("pos_embed_seq_len"):
+        name = "wan2.1-flf2v-14b-720p"
+    else:
+        name = "wan2.1-i2v-14b-480p" if shown else "wan2.1-t2v-1.3b"
+    return CARDS[name].model_copy(
+        update={
+            "channels": channels,
+            "strides": (vae.get("scale_factor_temporal", 4), y, y),
+            "sides": y * network.get("patch_size", (1, 2, 2))[1],
+        }
+    )
+
+
+_SIZES = {
+    "480p": ((832, 480), (480, 832), (624, 624)),
+    "720p": ((1280, 720), (720, 1280), (960, 960)),
+    "704p": ((1280, 704), (704, 1280), (960, 960)),
+}
+_STEPS: tuple[tuple[Quality, int], ...] = (("draft", 12), ("standard", 30), ("best", 50))
+_REPLACED: Way = ("approximate", "latent replacement")
+_CANVAS = ["keyframes", "inpaint", "outpaint", "remix", "upscale", "loop"]
+_TOLD: Way = ("exact", "noise per token")
+_BY_TOKEN: dict[str, Way] = dict.fromkeys(("text_to_image", "image_to_video", *_CANVAS), _TOLD) | {
+    "loop": ("approximate", "noise per token, the ring turned from step to step")
+}
+_BY_REPLACEMENT: dict[str, Way] = dict.fromkeys(("text_to_image", "image_to_video", *_CANVAS), _REPLACED) | {
+    "text_to_image": ("exact", "one frame")
+}
+_BY_CHANNELS: dict[str, Way] = dict.fromkeys(_CANVAS, ("approximate", "channels and latent replacement")) | {
+    "image_to_video": ("exact", "the picture as channels")
+}
+
+
+def _card(
+    name: str,
+    title: str,
+    size: str,
+    tasks: Mapping[str, Way],
+    *,
+    shift: float,
+    guidance: float,
+    **facts: Any,
+) -> Card:
+    """A published checkpoint; what is not said is as in most of them."""
+    most = {
+        "channels": 16,
+        "strides": (4, 8, 8),
+        "sides": 16,
+        "fps": 16.0,
+        "seconds": 81 / 16,
+        "window": 21,
+        "overlap": 5,
+        "parts": {},
+    }
+    return Card(
+        name=name,
+        title=title,
+        licence="Apache-2.0",
+        terms=Terms(url="https://www.apache.org/licenses/LICENSE-2.0"),
+        source=Source(repository=f"Wan-AI/{facts.pop('repository')}-Diffusers"),
+        sizes=_SIZES[size],
+        max_seconds=60.0,
+        max_cells=1 << 20,
+        tasks={task: how for task, (how, _) in tasks.items()},
+        ways={task: way for task, (_, way) in tasks.items() if way},
+        recipes={
+            quality: Recipe(steps=steps, guidance=guidance, guided_from=0.0, shift=shift, solver="dpm")
+            for quality, steps in _STEPS
+        },
+        **{**most, **facts},
+    )
+
+
+_WORDS: dict[str, Way] = {"text_to_video": ("exact", "")}
+CARDS = {
+    card.name: card
+    for card in (
+        _card(
+            "wan2.1-t2v-1.3b",
+            "Wan 2.1, 1.3B, from words",
+            "480p",
+            _WORDS | _BY_REPLACEMENT,
+            shift=3.0,
+            guidance=5.0,
+            repository="Wan2.1-T2V-1.3B",
+        ),
+        _card(
+            "wan2.1-t2v-14b",
+            "Wan 2.1, 14B, from words",
+            "720p",
+            _WORDS | _BY_REPLACEMENT,
+            shift=5.0,
+            guidance=5.0,
+            repository="Wan2.1-T2V-14B",
+        ),
+        _card(
+            "wan2.1-i2v-14b-480p",
+            "Wan 2.1, 14B, from a picture",
+            "480p",
+            _BY_CHANNELS,
+            shift=3.0,
+            guidance=5.0,
+            repository="Wan2.1-I2V-14B-480P",
+        ),
+        _card(
+            "wan2.1-i2v-14b-720p",
+            "Wan 2.1, 14B, from a picture, 720p",
+            "720p",
+            _BY_CHANNELS,
+            shift=5.0,
+            guidance=5.0,
+            repository="Wan2.1-I2V-14B-720P",
+        ),
+        _card(
+            "wan2.1-flf2v-14b-720p",
+            "Wan 2.1, 14B, from a first and a last picture",
+            "720p",
+            _BY_CHANNELS | {"keyframes": ("exact", "first and last as channels; others by latent replacement")},
+            shift=16.0,
+            guidance=5.5,
+            repository="Wan2.1-FLF2V-14B-720P",
+        ),
+        _card(
+            "wan2.2-t2v-a14b",
+            "Wan 2.2, two experts of 14B, from words",
+            "720p",
+            _WORDS | _BY_REPLACEMENT,
+            shift=3.0,
+            guidance=4.0,
+            repository="Wan2.2-T2V-A14B",
+        ),
+        _card(
+            "wan2.2-i2v-a14b",
+            "Wan 2.2, two experts of 14B, from a picture",
+            "720p",
+            _BY_CHANNELS,
+            shift=3.0,
+            guidance=3.5,
+            repository="Wan2.2-I2V-A14B",
+        ),
+        _card(
+            "wan2.2-ti2v-5b",
+            "Wan 2.2, 5B, from words and pictures",
+            "704p",
+            _WORDS | _BY_TOKEN,
+            shift=5.0,
+            guidance=5.0,
+            repository="Wan2.2-TI2V-5B",
+            channels=48,
+            strides=(4, 16, 16),
+            sides=32,
+            fps=24.0,
+            seconds=121 / 24,
+            window=31,
+            overlap=6,
+        ),
+    )
+}

@@ -1,0 +1,38 @@
+"""Tokenizers made on the spot, of every kind that the public checkpoints use; all have a piece for every letter."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+LETTERS = string.ascii_lowercase + string.digits + string.punctuation
+WORDS = ("a", "the", "red", "blue", "ball", "cube", "fox", "rolls", "jumps", "over", "snow", "slowly", "blurry")
+
+
+def t5() -> Any:
+    """SentencePiece's Unigram, as T5 and UMT5 have it."""
+    from transformers import T5TokenizerFast
+
+    pieces = ["<pad>", "</s>", "<unk>", *(f"▁{word}" for word in WORDS), "▁", *LETTERS]
+    tokenizer = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=2))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return T5TokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", extra_ids=0
+    )
+
+
+def clip() -> Any:
+    """Byte-level BPE with an end-of-word suffix, as CLIP has it."""
+    from transformers import CLIPTokenizerFast
+
+    letters = [*pre_tokenizers.ByteLevel.alphabet()]
+    vocabulary = {piece: i for i, piece in enumerate([*sorted(letters), *(f"{c}</w>" for c in sorted(letters))])}
+    vocabulary |= {"<|startoftext|>": len(vocabulary), "<|endoftext|>": len(vocabulary) + 1}
+    return CLIPTokenizerFast(vocab=vocabulary, merges=[], model_max_length=77)
