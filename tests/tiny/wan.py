@@ -20,6 +20,22 @@ def save(folder: Path, kind: str, scheduler: Any = None) -> Path:
     return folder
 
 
+def middling(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Path:
+    """A Wan from words of 120 M parameters: heavy enough that its memory and seconds are the networks'."""
+    from diffusers import AutoencoderKLWan
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    torch.manual_seed(0)
+    made = pipeline("t2v")
+    width, heads = 64, 8
+    config = UMT5Config(vocab_size=32_000, d_model=512, d_kv=64, d_ff=1024, num_layers=12, num_heads=8)
+    network = transformer("t2v", layers=12, heads=heads, width=width, text=512, inner=2048)
+    parts = {"text_encoder": UMT5EncoderModel(config), "transformer": network, "vae": AutoencoderKLWan(base_dim=32)}
+    made.register_modules(**{name: part.to(dtype).eval() for name, part in parts.items()})
+    made.save_pretrained(folder)
+    return folder
+
+
 def pipeline(kind: str) -> Any:
     """The pipeline of diffusers that would be published."""
     from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline
@@ -46,7 +62,9 @@ def pipeline(kind: str) -> Any:
     return WanPipeline(**parts)
 
 
-def transformer(kind: str, *, layers: int = 2, heads: int = 2, width: int = 12) -> Any:
+def transformer(
+    kind: str, *, layers: int = 2, heads: int = 2, width: int = 12, text: int = 32, inner: int = 32
+) -> Any:
     """48 channels for the 5B model, 36 where a picture comes as channels, 16 else."""
     from diffusers import WanTransformer3DModel
 
@@ -58,9 +76,9 @@ def transformer(kind: str, *, layers: int = 2, heads: int = 2, width: int = 12) 
         attention_head_dim=width,
         in_channels=48 if kind == "ti2v" else 36 if pictures else 16,
         out_channels=48 if kind == "ti2v" else 16,
-        text_dim=32,
+        text_dim=text,
         freq_dim=32,
-        ffn_dim=32,
+        ffn_dim=inner,
         num_layers=layers,
         rope_max_seq_len=64,
         **seen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 from collections.abc import Mapping
@@ -75,12 +76,12 @@ class Parts:
         """Forget networks that are not needed for a while, unless all have their place at once."""
         if self.placement.residency == "resident":
             return
-        dropped = [self._loaded.pop(part) for part in parts if part in self._loaded]
-        if dropped and self.device != "cpu":
-            import torch
+        if [self._loaded.pop(part) for part in parts if part in self._loaded]:
+            gc.collect()  # networks of transformers refer to themselves
+            if self.device.startswith("cuda"):
+                import torch
 
-            dropped.clear()
-            torch.cuda.empty_cache()
+                torch.cuda.empty_cache()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,9 +92,22 @@ class Parts:
 
     def _network(self, part: str, dtype: torch.dtype) -> Any:
         kind = self._class(part)
+        if self.placement.rehearsed:
+            return self._rehearsed(kind, part, dtype)
         with _told(self.folder, part):
             network = kind.from_pretrained(self.folder / part, dtype=dtype, use_safetensors=True, local_files_only=True)
         return network.eval().requires_grad_(False).to(self.device)
+
+    def _rehearsed(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
+        """The network with shapes and no numbers; whoever meters it is told what it would weigh."""
+        from cinecanvas.runtime.memory import load, rehearsed
+
+        config = dict(self.config(part))
+        with _told(self.folder, part), rehearsed(dtype, self.device):
+            theirs = kind.__module__.startswith("transformers")
+            network = kind(kind.config_class.from_dict(config)) if theirs else kind.from_config(config)
+        load(network)
+        return network.eval()
 
     def _class(self, part: str) -> Any:
         self.config(part)

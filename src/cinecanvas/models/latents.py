@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from cinecanvas.canvas import Canvas, Track, latent_keep
 from cinecanvas.model import Card, Frames
@@ -95,4 +96,6 @@ def rolled(z: Tensor, sigma: Tensor) -> int:
 def frames_of(rgb: Tensor) -> Frames:
     """Pixels (3, t, H, W) in [-1, 1] as what decode yields."""
     pixels = ((rgb.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    if isinstance(pixels, FakeTensor):  # a rehearsal has shapes only
+        return Frames(np.broadcast_to(np.uint8(0), (*rgb.shape[1:], 3)))
     return Frames(np.ascontiguousarray(pixels.movedim(0, -1).cpu().numpy()))

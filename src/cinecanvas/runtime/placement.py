@@ -13,7 +13,8 @@ Residency = Literal["resident", "staged", "blocks", "disk"]
 class Placement(BaseModel):
     """device: as torch names it; residency: all networks at once, one stage at a time, or block by block.
 
-    tile (px): the side of the squares in which frames are decoded; 0 decodes whole frames.
+    tile (px): the side of the squares in which frames are decoded; 0 decodes whole frames. rehearsed: networks have
+    shapes but no weights, to see how much memory the work would take.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -22,3 +23,4 @@ class Placement(BaseModel):
     precision: Precision = "bfloat16"
     residency: Residency = "staged"
     tile: int = 0
+    rehearsed: bool = False
