@@ -137,7 +137,7 @@ def test_bad_destinations_are_refused_before_weights_load(tmp_path: Path, here: 
 def test_unknown_models_are_refused_by_name(tmp_path: Path, here: Settings) -> None:
     with pytest.raises(Unsupported, match=r"no model 'sora'.*toy"):
         run(toy(model="sora"), tmp_path / "a.mp4", here)
-    with pytest.raises(Unsupported, match=r"Wan 2\.2 is not in this version yet"):
+    with pytest.raises(Unsupported, match=r"Perhaps wan2.*`cine models` lists all"):
         run(toy(model="wan"), tmp_path / "a.mp4", here)
 
 
@@ -206,7 +206,7 @@ def test_what_was_understood_is_told(tmp_path: Path, here: Settings) -> None:
     assert done.reading is not None
     assert done.reading.values == {"colour": "red"} and set(done.reading.ignored) == {"fox", "paris"}
     planned = events[0]
-    assert isinstance(planned, Planned) and "Wan 2.2" in planned.advice and "not in this version yet" in planned.advice
+    assert isinstance(planned, Planned) and "cine models pull" in planned.advice
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_model_of_a_small_world_says_where_its_world_ends(prompt: str, advised
     }
     small = models.card("toy").model_copy(update={"words": words})
     line = models.advice(small, models.understood(small, prompt))
-    assert bool(line) == advised == ("shape: ball, cube" in line and "Wan 2.2" in line)
+    assert bool(line) == advised == ("shape: ball, cube" in line and "cine models pull" in line)
 
 
 def test_a_model_of_the_open_domain_needs_no_reading() -> None:

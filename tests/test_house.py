@@ -18,9 +18,11 @@ FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rgl
 TREES = {name: ast.parse(path.read_text(), name) for name, path in FILES.items()}
 FLOORS = (
     {"errors"},
-    {"request", "schedule", "grid", "settings", "logs", "runtime"},
+    {"runtime"},
+    {"request", "schedule", "grid", "settings", "logs"},
     {"canvas", "model", "media", "world", "layout", "flags"},
     {"plan", "sampler", "guidance", "anchor", "likeness", "reel", "client", "models", "compose"},
+    {"fitting"},
     {"generate"},
     {"jobs", "eval"},
     {"server", "train", "console", "arguments"},

@@ -171,11 +171,10 @@ def _print_reading(reading: Reading | None) -> None:
 
 def print_cards(cards: Sequence[Card]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(
-        "model", "what it is", "sizes (px)", "seconds", "fps", "parameters", "licence", box=None, pad_edge=False
-    )
+    columns = ("what it is", "sizes (px)", "seconds", "fps", "parameters", "licence")
+    table = Table(Column("model", no_wrap=True), *columns, box=None, pad_edge=False)
     for card in cards:
         sizes = " ".join(f"{w}x{h}" for w, h in card.sizes) or "any"
         count = f"{card.parameters / 1e6:.1f} M" if card.parameters else "none"

@@ -18,7 +18,7 @@ from cinecanvas.media.audio import mixed
 from cinecanvas.media.destination import NUMBERED, PICTURES, shown_name
 from cinecanvas.media.intake import describe, take
 from cinecanvas.media.video import Film, VideoInfo, check_destination, info, writing
-from cinecanvas.model import Model
+from cinecanvas.model import Card, Model
 from cinecanvas.models import advice, card, load, understood
 from cinecanvas.plan import Budget, Pass, Phases, Plan, keep_paces, paced, plan, read_paces
 from cinecanvas.request import STILL, Request
@@ -117,7 +117,7 @@ def generate(
     request: Request,
     *,
     out: Path | str,
-    models: Callable[[str], Model] = load,
+    models: Callable[[str], Model] | None = None,
     store: Store | None = None,
     budget: Budget = Budget(),
     where: Settings | None = None,
@@ -129,11 +129,12 @@ def generate(
     Closing the iterator stops within one network call and leaves nothing half-written. With a store, latents are kept
     by the key of their pass: what was done is not done again, and what was interrupted goes on where it was. The clips
     of a request lie in the store too. live: beside each file a NAME.live.mp4 grows that can be watched meanwhile.
-    previews: the fewest seconds between two glimpses of what it may become.
+    previews: the fewest seconds between two glimpses of what it may become. models: how a model is loaded by its name;
+    left out, public models are placed where their memory fits, or refused before anything is read.
     """
     here = where or settings()
     request = _one_picture(request, str(out))
-    chosen = card(request.model)
+    chosen = card(request.model, where=here)
     paces = read_paces(here.cache)
     pace = paces.get(chosen.name, {})
     media = _described(request, store)
@@ -147,8 +148,8 @@ def generate(
     trip = _Trip(made, previews)
     yield trip.enters("load", 0)
     with trip.timed("load"):
-        model = _loaded(models, chosen.name, threads=here.threads)
-    notes = list(_strangers(model, made, store))
+        model, notes = _loaded(models, chosen, made, here)
+    notes += _strangers(model, made, store)
     yield from map(Note, notes)
     videos, assets = [], []
     for video, (film, file) in enumerate(zip(made.films, files, strict=True)):
@@ -440,13 +441,27 @@ def _stored(store: Store, file: str, video: VideoInfo) -> Asset:
     return asset.model_copy(update=exact) if video.frames > 1 else asset
 
 
-def _loaded(models: Callable[[str], Model], name: str, *, threads: int) -> Model:
-    """The model with its weights, on as many threads as the settings say."""
+def _loaded(models: Callable[[str], Model] | None, chosen: Card, made: Plan, here: Settings) -> tuple[Model, list[str]]:
+    """The model where it fits, on as many threads as the settings say; and what was decided of a public one."""
     import torch
 
-    if threads:
-        torch.set_num_threads(threads)
-    return models(name)
+    if here.threads:
+        torch.set_num_threads(here.threads)
+    if models is not None:
+        return models(chosen.name), []
+    if chosen.source is None:
+        return load(chosen.name, where=here), []
+    from cinecanvas.fitting import fit
+
+    largest = max(made.passes, key=lambda step: step.cells)
+    placement, peaks = fit(
+        largest,
+        lambda placement: load(chosen.name, placement, where=here),
+        device=here.device,
+        precision=here.precision,
+    )
+    told = f"on {placement.device} in {placement.precision}, {peaks.most / 1e9:.3g} GB at most"
+    return load(chosen.name, placement, where=here), [told]
 
 
 def _one_picture(request: Request, out: str) -> Request:

@@ -7,10 +7,12 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from cinecanvas.errors import BadRequest
+from cinecanvas.runtime.placement import Precision
 
 
 class Settings(BaseModel):
@@ -24,6 +26,8 @@ class Settings(BaseModel):
     database: str  # a URL
     models: Path  # public weights, a folder each
     threads: int = 0  # 0 leaves them to torch
+    device: str = "auto"  # where public models work: auto, cpu, cuda, cuda:1
+    precision: str = "auto"  # in which they work
     debug: bool = False  # show tracebacks
 
 
@@ -39,6 +43,8 @@ def settings(env: Mapping[str, str] | None = None) -> Settings:
         database=env.get("CINECANVAS_DATABASE") or f"sqlite:///{(data / 'jobs.sqlite').absolute()}",
         models=Path(env.get("CINECANVAS_MODELS") or data / "models"),
         threads=_threads(env.get("CINECANVAS_THREADS", "0")),
+        device=env.get("CINECANVAS_DEVICE") or "auto",
+        precision=_precision(env.get("CINECANVAS_PRECISION") or "auto"),
         debug=env.get("CINECANVAS_DEBUG", "") not in ("", "0"),
     )
 
@@ -63,6 +69,13 @@ def _user() -> Path:
         return Path.home()
     except RuntimeError:  # a container's user without a name
         return Path(tempfile.gettempdir())
+
+
+def _precision(name: str) -> str:
+    known = ("auto", *get_args(Precision))
+    if name not in known:
+        raise BadRequest(f"CINECANVAS_PRECISION is {name[:20]!r}", f"Possible are {', '.join(known)}")
+    return name
 
 
 def _threads(text: str) -> int:

@@ -62,9 +62,7 @@ def pipeline(kind: str) -> Any:
     return WanPipeline(**parts)
 
 
-def transformer(
-    kind: str, *, layers: int = 2, heads: int = 2, width: int = 12, text: int = 32, inner: int = 32
-) -> Any:
+def transformer(kind: str, *, layers: int = 2, heads: int = 2, width: int = 12, text: int = 32, inner: int = 32) -> Any:
     """48 channels for the 5B model, 36 where a picture comes as channels, 16 else."""
     from diffusers import WanTransformer3DModel
 

@@ -35,7 +35,6 @@ from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.fetch import Web, fetch
 from cinecanvas.media.warden import Busy, Warden
 from cinecanvas.model import Model
-from cinecanvas.models import load
 from cinecanvas.request import STILL, Media
 from cinecanvas.settings import Settings, settings
 
@@ -124,7 +123,7 @@ class Worker:
         where: Settings,
         models: Sequence[str] = (),
         concurrency: int = 1,
-        loader: Callable[[str], Model] = load,
+        loader: Callable[[str], Model] | None = None,
         web: Web = Web(),
         name: str = "",
     ) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from cinecanvas.errors import CinecanvasError, Unsupported
-from cinecanvas.model import Card, Family, Model
+from cinecanvas.errors import BadWeights, CinecanvasError, Unsupported
+from cinecanvas.model import Card, Family, Model, Source, Terms
+from cinecanvas.models import shelf
+from cinecanvas.models.checkpoint import layout
 from cinecanvas.runtime.placement import Placement
+from cinecanvas.settings import Settings, settings
 from cinecanvas.world.captions import Reading, read
 
 _NOUNS = ("shape", "colour", "floor")  # the slots that say what can be shown
@@ -20,17 +24,7 @@ GROUP = "cinecanvas.models"
 OURS = {name: f"cinecanvas.models.{name}:register" for name in ("diorama", "toy", "wan")}
 
 
-class PublicFamily(NamedTuple):
-    """An open-domain family with public weights: the name its adapter has or will have here, and how people call it."""
-
-    name: str
-    title: str
-
-
-PUBLIC = (
-    PublicFamily("wan", "Wan 2.2"),
-    PublicFamily("ltx", "LTX-Video"),
-)
+_LAST: dict[tuple[str, str, Path | None], Model] = {}  # the model that was loaded last, by what it was loaded as
 
 
 @dataclass(frozen=True)
@@ -43,27 +37,52 @@ class Entry:
     trouble: str = ""
 
 
-def load(name: str, placement: Placement = Placement(), *, folder: Path | None = None) -> Model:
+def load(name: str, placement: Placement = Placement(), *, where: Settings | None = None) -> Model:
     """The model of that name, with its weights; the last one is kept, for loading costs seconds."""
-    card(name)
-    return _loaded(name, placement, folder)
+    here = where or settings()
+    entry = _entry(name, here)
+    folder = shelf.folder_of(name, here)
+    if entry.card is not None and entry.card.source is not None:
+        if folder is None:
+            raise BadWeights(f"The weights of {name} are not here", do=f"cine models pull {name}")
+        shelf.check(folder)
+    if entry.card is None:
+        card(name, where=here)  # which says why
+    assert entry.family is not None and entry.card is not None, name
+    if placement.rehearsed:  # weighs nothing, and is not kept
+        return entry.family.load(entry.card, folder, placement)
+    key = (name, placement.model_dump_json(), folder)
+    if key not in _LAST:
+        _LAST.clear()
+        _LAST[key] = entry.family.load(entry.card, folder, placement)
+    return _LAST[key]
 
 
-def card(name: str) -> Card:
+def card(name: str, *, where: Settings | None = None) -> Card:
     """The Card of that name."""
-    found = entries().get(name)
-    known = ", ".join(sorted(cards()))
-    if found is None:
-        shown = name if len(name) <= 40 else f"{name[:32]}..."
-        raise Unsupported(f"There is no model {shown!r}", f"Known models: {known}", "See `cine models`")
-    if found.card is None:
-        raise Unsupported(f"The model {name!r} cannot be used: {found.trouble}", f"Models that work: {known}")
-    return found.card
+    here = where or settings()
+    entry = _entry(name, here)
+    if entry.card is None:
+        known = ", ".join(ready(where=here))
+        raise Unsupported(f"The model {name!r} cannot be used: {entry.trouble}", f"Models that work: {known}")
+    return entry.card
 
 
-def cards() -> dict[str, Card]:
-    """All Cards that work, by name."""
-    return {name: entry.card for name, entry in entries().items() if entry.card is not None}
+def cards(*, where: Settings | None = None) -> dict[str, Card]:
+    """All Cards that work, by name; the weights of some are still to be fetched."""
+    known = _known(where or settings())
+    return {name: entry.card for name, entry in known.items() if entry.card is not None}
+
+
+def ready(*, where: Settings | None = None) -> dict[str, Card]:
+    """The Cards whose weights are here."""
+    here = where or settings()
+    held = shelf.receipts(here)
+    return {
+        name: card
+        for name, card in cards(where=here).items()
+        if card.source is None or (name in held and held[name].whole)
+    }
 
 
 @functools.cache
@@ -109,19 +128,56 @@ def advice(card: Card, reading: Reading | None) -> str:
 
 
 def elsewhere() -> str:
-    """Which public families would show any subject, and whether they can be asked here."""
-    here = [public for public in PUBLIC if public.name in cards()]
+    """Which models would show any subject, and whether they can be asked here."""
+    open_ones = [name for name, card in cards().items() if not card.words and "text_to_video" in card.tasks]
+    here = [name for name in open_ones if name in ready() and name != "toy"]
     if here:
-        return f"For any other subject: {' or '.join(f'--model {public.name}' for public in here)}."
-    titles = " or ".join(public.title for public in PUBLIC)
-    return f"A public model such as {titles} would show any subject, but its adapter is not in this version yet."
+        return f"For any other subject: {' or '.join(f'--model {name}' for name in here[:3])}."
+    return "A public model would show any subject: `cine models` lists them, `cine models pull NAME` fetches one."
 
 
-@functools.lru_cache(maxsize=1)
-def _loaded(name: str, placement: Placement, folder: Path | None) -> Model:
-    entry = entries()[name]
-    assert entry.family is not None and entry.card is not None, name
-    return entry.family.load(entry.card, folder, placement)
+def _entry(name: str, where: Settings) -> Entry:
+    """What is registered or was added under a name; else a refusal that names what comes near."""
+    known = _known(where)
+    if name in known:
+        return known[name]
+    shown = name if len(name) <= 40 else f"{name[:32]}..."
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5) or [
+        other for other in known if other.startswith(name.lower()[:3])
+    ]
+    do = f"Perhaps {' or '.join(near)}; `cine models` lists all" if near and name else "See `cine models`"
+    raise Unsupported(f"There is no model {shown!r}", f"Here are: {', '.join(ready(where=where))}", do)
+
+
+def _known(where: Settings) -> dict[str, Entry]:
+    """What registered itself, and the folders that were added under names of their own."""
+    known = dict(entries())
+    for name, receipt in shelf.receipts(where).items():
+        if name not in known:
+            known[name] = _added(receipt)
+    return known
+
+
+def _added(receipt: shelf.Receipt) -> Entry:
+    """A folder as a model: its Card is that of the checkpoint it comes nearest to, fitted to what it says itself."""
+    try:
+        found = recognised(layout(receipt.folder))
+    except CinecanvasError as error:
+        return Entry(receipt.name, None, None, str(error))
+    if found is None:
+        return Entry(receipt.name, None, None, "no family here knows its networks")
+    like, family = found
+    card = like.model_copy(
+        update={
+            "name": receipt.name,
+            "title": f"{receipt.name}: a folder of yours, like {like.title}",
+            "licence": f"not known; {like.name} has {like.licence}",
+            "source": Source(repository=""),
+            "terms": Terms(),
+            "scores": (),
+        }
+    )
+    return Entry(receipt.name, card, family)
 
 
 def _register(name: str, find: Callable[[], Any]) -> dict[str, Entry]:

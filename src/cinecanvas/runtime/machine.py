@@ -31,11 +31,12 @@ def device_of(asked: str) -> str:
 
 
 def free(device: str) -> int:
-    """Bytes that are free on a device: of a GPU as its driver says, else of the machine or of the container."""
+    """Bytes that we could have on a device: of a GPU as its driver says, else of the machine or of the container."""
     if device.startswith("cuda"):
         import torch
 
-        return torch.cuda.mem_get_info(torch.device(device))[0]
+        here = torch.device(device)
+        return torch.cuda.mem_get_info(here)[0] + torch.cuda.memory_reserved(here)  # what we hold we can give back
     return min([_machine(), *(room for most, now in _CGROUPS if (room := _room(most, now)) is not None)])
 
 

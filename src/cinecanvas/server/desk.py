@@ -29,7 +29,7 @@ from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.destination import told
 from cinecanvas.media.fetch import Web, check_url
 from cinecanvas.media.warden import Warden
-from cinecanvas.models import card, cards
+from cinecanvas.models import card, ready
 from cinecanvas.plan import plan, read_paces
 from cinecanvas.request import Media, draw_seed
 from cinecanvas.settings import Settings
@@ -282,11 +282,11 @@ def named(name: str) -> Variant:
 
 
 def served_models(asked: Iterable[str] = ()) -> tuple[str, ...]:
-    """The models to serve: those asked, or all, our own first."""
+    """The models to serve: those asked, or all whose weights are here, our own first."""
     wanted = tuple(asked)
     for name in wanted:
         card(name)
-    return wanted or tuple(sorted(cards(), key=lambda name: (name != "diorama", name)))
+    return wanted or tuple(sorted(ready(), key=lambda name: (name != "diorama", name)))
 
 
 def _decoded(uri: str) -> bytes:
