@@ -9,8 +9,9 @@ from cinecanvas.canvas import Canvas, Tensors, Track
 from cinecanvas.grid import Grid
 from cinecanvas.model import Model
 from cinecanvas.models.toy import Toy, colour
-from cinecanvas.sampler import Fill, Solver, dpm, fill, noise
+from cinecanvas.sampler import Fill, fill, noise
 from cinecanvas.schedule import Schedule
+from cinecanvas.solvers import Solver, dpm
 
 torch.set_num_threads(1)  # on tiny tensors threads only cost: 8 s for one test instead of 0.9 on a busy machine
 

@@ -17,8 +17,9 @@ from cinecanvas.model import Card, Model
 from cinecanvas.models import recognised
 from cinecanvas.models.checkpoint import layout
 from cinecanvas.runtime.placement import Placement
-from cinecanvas.sampler import Solver, euler, fill, noise
+from cinecanvas.sampler import fill, noise
 from cinecanvas.schedule import Schedule
+from cinecanvas.solvers import Solver, euler
 
 SEED = 5
 PROMPT, NEGATIVE = "a red fox jumps over the snow", "blurry"

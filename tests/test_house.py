@@ -18,9 +18,9 @@ FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rgl
 TREES = {name: ast.parse(path.read_text(), name) for name, path in FILES.items()}
 FLOORS = (
     {"errors"},
-    {"runtime"},
+    {"runtime", "ramp"},
     {"request", "schedule", "grid", "settings", "logs"},
-    {"canvas", "model", "media", "world", "layout", "flags"},
+    {"canvas", "model", "media", "world", "layout", "flags", "solvers"},
     {"plan", "sampler", "guidance", "anchor", "likeness", "reel", "client", "models", "compose"},
     {"fitting"},
     {"generate"},

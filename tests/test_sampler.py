@@ -17,8 +17,9 @@ from cinecanvas.canvas import Canvas, Tensors, Track
 from cinecanvas.errors import BadMedia, BadRequest
 from cinecanvas.grid import Grid
 from cinecanvas.models.toy import Prepared, Toy
-from cinecanvas.sampler import SOLVERS, Fill, Move, Solver, dpm, euler, fill, heun, noise
+from cinecanvas.sampler import Fill, fill, noise
 from cinecanvas.schedule import Schedule, causal, full, pyramid
+from cinecanvas.solvers import SOLVERS, Move, Solver, dpm, euler, heun
 
 TOY = Toy(std=1.0)
 STEPS = full(24, shift=2)
@@ -218,7 +219,8 @@ def busy() -> tuple[Toy, Prepared, Schedule]:
 
 CONTINUE = """
 import sys, pathlib
-from cinecanvas.sampler import SOLVERS, Fill, fill
+from cinecanvas.sampler import Fill, fill
+from cinecanvas.solvers import SOLVERS
 from test_sampler import busy
 for path in pathlib.Path(sys.argv[1]).glob("*.fill"):
     solver, packed = SOLVERS[path.stem.split("-")[0]], path.read_bytes()

@@ -7,8 +7,9 @@ from itertools import pairwise
 import pytest
 
 from cinecanvas.errors import BadRequest
+from cinecanvas.ramp import shifted
 from cinecanvas.request import Order
-from cinecanvas.schedule import Schedule, causal, full, pyramid, schedule, shifted
+from cinecanvas.schedule import Schedule, causal, full, pyramid, schedule
 
 MOMENTS = (0.0, 0.5, 1.0)
 

@@ -338,7 +338,8 @@ def _filled(
     """One pass, Fill by Fill: from the store as far as it is there, the rest from the network."""
     from cinecanvas.anchor import anchored
     from cinecanvas.guidance import guided
-    from cinecanvas.sampler import SOLVERS, fill
+    from cinecanvas.sampler import fill
+    from cinecanvas.solvers import SOLVERS
 
     now = _kept(store, step)
     if now is not None and now.done:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cinecanvas.ramp import STRAIGHT, Ramp
 from cinecanvas.request import Quality
 from cinecanvas.runtime.placement import Placement
 
@@ -56,8 +57,9 @@ class Recipe(BaseModel):
     steps: int
     guidance: float
     shift: float
-    solver: Literal["euler", "heun", "dpm"] = "dpm"
+    solver: Literal["euler", "heun", "dpm", "unipc"] = "dpm"
     guided_from: float = 0.1
+    ramp: Ramp = STRAIGHT
 
 
 class Source(BaseModel):

@@ -19,6 +19,7 @@ from cinecanvas.grid import Grid
 from cinecanvas.layout import Placed, lay, part, task
 from cinecanvas.media.audio import Piece
 from cinecanvas.model import Card, Cost, Recipe
+from cinecanvas.ramp import STRAIGHT, Ramp
 from cinecanvas.request import Media, Order, Request
 from cinecanvas.schedule import Schedule, schedule
 
@@ -53,6 +54,7 @@ class Pass(BaseModel):
     order: Order
     steps: int
     shift: float
+    ramp: Ramp = STRAIGHT
     solver: str
     guidance: float
     guided_from: float = 0.1
@@ -90,7 +92,8 @@ class Pass(BaseModel):
     @property
     def schedule(self) -> Schedule:
         """Its noise per step and moment."""
-        return schedule(self.order, self.steps, self.grid.times(), shift=self.shift)
+        times = self.grid.times()
+        return schedule(self.order, self.steps, times, shift=self.shift, ramp=self.ramp, cells=self.cells)
 
 
 class Phases(BaseModel):
@@ -375,6 +378,7 @@ def _film(
                 order=request.order,
                 steps=recipe.steps,
                 shift=recipe.shift,
+                ramp=recipe.ramp,
                 solver=recipe.solver,
                 guidance=recipe.guidance,
                 guided_from=recipe.guided_from,

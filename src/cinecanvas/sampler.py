@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -16,19 +15,7 @@ from cinecanvas.canvas import Canvas, Tensors, Track
 from cinecanvas.errors import BadMedia, BadRequest
 from cinecanvas.model import Conditioning, Model
 from cinecanvas.schedule import Schedule
-
-
-class Move(NamedTuple):
-    """What a solver makes of one network call: latents, what to remember, and whether it asks again at `to` first."""
-
-    z: Tensors
-    memory: Tensors
-    again: bool = False
-
-
-# solver(z, x0, sigma, to, memory): latents and denoised guess (B, C, T, H, W), noise now and next (B, 1, T, H, W).
-# Cells with to == sigma do not move. If it had asked again, z and x0 are those at `to`, and memory holds the way there.
-Solver = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors], Move]
+from cinecanvas.solvers import Solver, dpm, named
 
 
 @dataclass(frozen=True)
@@ -52,7 +39,7 @@ class Fill:
     def pack(self) -> bytes:
         """This fill as safetensors: every bit of it, and nothing that could run code."""
         counts = torch.tensor([self.step, self.steps, self.calls, self.finished, int(self.again)])
-        flat = _named(z=self.z, x0=self.x0, memory=self.memory)
+        flat = named(z=self.z, x0=self.x0, memory=self.memory)
         # clone: safetensors refuses tensors that share storage, and a solver may remember x0 itself
         return save({"counts": counts, **{name: t.cpu().contiguous().clone() for name, t in flat.items()}})
 
@@ -73,38 +60,6 @@ class Fill:
                 f"These {len(data)} bytes are not a packed fill ({bad})", do="Start the fill again from its seed"
             ) from bad
         return cls(step, steps, **groups, calls=calls, finished=finished, again=bool(again))
-
-
-def euler(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
-    """A straight step towards x0; one call, first order."""
-    return Move({k: _towards(z[k], x0[k], sigma[k], to[k]) for k in z}, {})
-
-
-def heun(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
-    """Euler's step, then the mean velocity of both its ends (Karras et al. 2022, algorithm 1): two calls, second order.
-
-    Cells that end at sigma 0 keep Euler's step: a velocity (z - x0) / sigma does not exist there.
-    """
-    if not memory:
-        between = any(bool(((to[k] > 0) & (to[k] < sigma[k])).any()) for k in z)
-        return Move(euler(z, x0, sigma, to, {}).z, _named(z=z, x0=x0) if between else {}, between)
-    return Move({k: _corrected(z[k], x0[k], sigma[k], to[k], memory[f"z/{k}"], memory[f"x0/{k}"]) for k in z}, {})
-
-
-def dpm(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2) with alpha = 1 - sigma: one call, second order.
-
-    z' = (s' / s) z - alpha' (e^-h - 1) D is Euler's step towards D = x0 + h / (2 h_prev) (x0 - x0_prev), for here
-    alpha' (1 - e^-h) = 1 - s' / s; h is the step in lambda = log(alpha / sigma), per cell.
-    """
-    ahead = x0
-    if memory:
-        trend = {k: _trend(sigma[k], to[k], memory[f"sigma/{k}"]) for k in z}
-        ahead = {k: x0[k] + trend[k] * (x0[k] - memory[f"x0/{k}"]) for k in z}
-    return Move(euler(z, ahead, sigma, to, {}).z, _named(x0=x0, sigma=sigma))
-
-
-SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun, "dpm": dpm}
 
 
 def fill(
@@ -203,29 +158,3 @@ def _next_move(canvas: Canvas, schedule: Schedule, step: int) -> int:
 def _restored(z: Tensors, canvas: Canvas) -> Tensors:
     """z with every known cell as the canvas has it, to the bit."""
     return {k: torch.where(known, canvas.tracks[k].x.float(), z[k]) for k, known in canvas.known.items()}
-
-
-def _named(**groups: Tensors) -> Tensors:
-    """Groups of tensors as one flat dict, group/track: the shape that serialises."""
-    return {f"{group}/{name}": x for group, tensors in groups.items() for name, x in tensors.items()}
-
-
-def _towards(z: Tensor, x0: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
-    """z' = x0 + (s' / s) (z - x0): the straight line of flow matching (Lipman et al. 2022), where a cell moves."""
-    moves = to < sigma
-    return torch.where(moves, x0 + to / sigma.where(moves, 1) * (z - x0), z)
-
-
-def _corrected(z: Tensor, x0: Tensor, sigma: Tensor, to: Tensor, z_before: Tensor, x0_before: Tensor) -> Tensor:
-    """z' = z_before + (s' - s) (v(s) + v(s')) / 2 with v = (z - x0) / s, where a cell moves and does not end at 0."""
-    moves = (to > 0) & (to < sigma)
-    v_before, v = (z_before - x0_before) / sigma.where(moves, 1), (z - x0) / to.where(moves, 1)
-    return torch.where(moves, z_before + (to - sigma) * (v_before + v) / 2, z)
-
-
-def _trend(sigma: Tensor, to: Tensor, before: Tensor) -> Tensor:
-    """h / (2 h_prev) per cell; 0, first order, where a cell has no past (pure noise, it stood still) or ends at 0."""
-    log_snr = [torch.log((1 - s) / s) for s in (before, sigma, to)]
-    h_prev, h = log_snr[1] - log_snr[0], log_snr[2] - log_snr[1]
-    has_past = h.isfinite() & h_prev.isfinite() & (h_prev > 0)
-    return torch.where(has_past, h / (2 * h_prev.where(has_past, 1)), 0)

@@ -7,6 +7,7 @@ import bisect
 from pydantic import BaseModel, ConfigDict, Field
 
 from cinecanvas.errors import BadRequest
+from cinecanvas.ramp import STRAIGHT, Levels, Ramp
 
 
 class Schedule(BaseModel):
@@ -35,42 +36,51 @@ class Schedule(BaseModel):
         return next((i for i, level in enumerate(row) if level > 0), len(row))
 
 
-def shifted(u: float, shift: float) -> float:
-    """The timestep shift of Stable Diffusion 3: u in 0..1 to sigma; shift > 1 spends more steps near noise."""
-    return shift * u / (1 + (shift - 1) * u)
+def full(steps: int, *, shift: float = 1.0, ramp: Ramp = STRAIGHT, cells: int = 0) -> Schedule:
+    """All moments together: ordinary diffusion; cells: of the lattice, for ramps that grow with it."""
+    levels = _levels(ramp, steps, shift, cells)
+    return Schedule(levels=tuple((level,) for level in levels), order="full", shift=shift)
 
 
-def full(steps: int, *, shift: float = 1.0) -> Schedule:
-    """All moments together: ordinary diffusion."""
-    ramp = _ramp(steps, shift)
-    return Schedule(levels=tuple((level,) for level in ramp), order="full", shift=shift)
-
-
-def causal(steps: int, moments: tuple[float, ...], *, shift: float = 1.0) -> Schedule:
+def causal(
+    steps: int, moments: tuple[float, ...], *, shift: float = 1.0, ramp: Ramp = STRAIGHT, cells: int = 0
+) -> Schedule:
     """One moment after the other, `steps` each: each finishes before the next begins, as in autoregression."""
-    return _staggered(steps, moments, lag=steps, order="causal", shift=shift)
+    levels = _levels(ramp, steps, shift, cells)
+    return _staggered(levels, moments, lag=steps, order="causal", shift=shift)
 
 
-def pyramid(steps: int, moments: tuple[float, ...], *, shift: float = 1.0, lag: int = 1) -> Schedule:
+def pyramid(
+    steps: int,
+    moments: tuple[float, ...],
+    *,
+    shift: float = 1.0,
+    lag: int = 1,
+    ramp: Ramp = STRAIGHT,
+    cells: int = 0,
+) -> Schedule:
     """Each moment starts `lag` steps after the last (Diffusion Forcing, Chen et al. 2024): streaming with foresight."""
-    return _staggered(steps, moments, lag=lag, order="pyramid", shift=shift)
+    levels = _levels(ramp, steps, shift, cells)
+    return _staggered(levels, moments, lag=lag, order="pyramid", shift=shift)
 
 
-def schedule(order: str, steps: int, moments: tuple[float, ...], *, shift: float = 1.0) -> Schedule:
+def schedule(
+    order: str, steps: int, moments: tuple[float, ...], *, shift: float = 1.0, ramp: Ramp = STRAIGHT, cells: int = 0
+) -> Schedule:
     """The schedule of that name."""
     if order == "full":
-        return full(steps, shift=shift)
-    return (causal if order == "causal" else pyramid)(steps, moments, shift=shift)
+        return full(steps, shift=shift, ramp=ramp, cells=cells)
+    return (causal if order == "causal" else pyramid)(steps, moments, shift=shift, ramp=ramp, cells=cells)
 
 
-def _staggered(steps: int, moments: tuple[float, ...], *, lag: int, order: str, shift: float) -> Schedule:
-    ramp = _ramp(steps, shift)
+def _staggered(levels: Levels, moments: tuple[float, ...], *, lag: int, order: str, shift: float) -> Schedule:
+    steps = len(levels) - 1
     rows = range(steps + lag * (len(moments) - 1) + 1)
-    levels = tuple(tuple(ramp[min(max(row - lag * i, 0), steps)] for i in range(len(moments))) for row in rows)
-    return Schedule(levels=levels, moments=moments, order=order, shift=shift)
+    staggered = tuple(tuple(levels[min(max(row - lag * i, 0), steps)] for i in range(len(moments))) for row in rows)
+    return Schedule(levels=staggered, moments=moments, order=order, shift=shift)
 
 
-def _ramp(steps: int, shift: float) -> tuple[float, ...]:
+def _levels(ramp: Ramp, steps: int, shift: float, cells: int) -> Levels:
     if not 1 <= steps <= 1000:
         raise BadRequest(f"{steps} steps were asked for", "Between 1 and 1000 are possible")
-    return tuple(shifted(1 - i / steps, shift) for i in range(steps + 1))
+    return ramp.levels(steps, shift=shift, cells=cells)

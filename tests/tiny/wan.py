@@ -10,13 +10,10 @@ import torch
 from tiny import words
 
 
-def save(folder: Path, kind: str, scheduler: Any = None) -> Path:
+def save(folder: Path, kind: str) -> Path:
     """Write one of "t2v", "i2v", "flf2v", "t2v-a14b", "i2v-a14b", "ti2v" and return its folder."""
     torch.manual_seed(0)
-    made = pipeline(kind)
-    if scheduler is not None:
-        made.register_modules(scheduler=scheduler)
-    made.save_pretrained(folder)
+    pipeline(kind).save_pretrained(folder)
     return folder
 
 

@@ -22,6 +22,7 @@ from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
 from cinecanvas.model import Card, Model, Quality, Recipe, Score
 from cinecanvas.schedule import full
+from cinecanvas.solvers import SOLVERS
 from cinecanvas.world.captions import SLOTS, Caption, caption
 from cinecanvas.world.render import render
 from cinecanvas.world.scene import FIRST, Level, Scene, draw
@@ -92,7 +93,7 @@ def generated(model: Model, canvas: Canvas, texts: Sequence[str], *, recipe: Rec
     leaning = guided(model, recipe.guidance, interval=(recipe.guided_from, 1.0))
     cond = leaning.prepare(canvas, texts)
     schedule = full(recipe.steps, shift=recipe.shift)
-    *_, last = sampler.fill(leaning, cond, schedule, seed=seeds, solver=sampler.SOLVERS[recipe.solver])
+    *_, last = sampler.fill(leaning, cond, schedule, seed=seeds, solver=SOLVERS[recipe.solver])
     clips = []
     for row in range(len(texts)):
         one = {name: z[row : row + 1] for name, z in last.z.items()}

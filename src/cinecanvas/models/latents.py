@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from cinecanvas.canvas import Canvas, Track, latent_keep
 from cinecanvas.model import Card, Frames
+from cinecanvas.ramp import Ramp
 
 Encode = Callable[[Tensor], Tensor]  # pixels (B, 3, T, H, W) in [-1, 1] to latents (B, C, T', H', W') of unit variance
 
@@ -83,6 +84,12 @@ def lifted(z: Tensor, sigma: Tensor, level: Tensor) -> Tensor:
     eps = torch.randn(z.shape[1:], generator=torch.Generator().manual_seed(0)).to(z)
     k = (1 - level) / (1 - sigma.where(below, 0.0))
     return torch.where(below, k * z + (level**2 - (k * sigma) ** 2).clamp(min=0).sqrt() * eps, z)
+
+
+def told(ramp: Ramp, level: Tensor) -> Tensor:
+    """Which number a network is told at each level, like level; there are few levels, however many cells."""
+    levels, which = level.cpu().unique(return_inverse=True)
+    return torch.tensor([float(ramp.timestep(float(one))) for one in levels])[which].to(level.device)
 
 
 def rolled(z: Tensor, sigma: Tensor) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cinecanvas.errors import BadWeights
 from cinecanvas.model import Card, Family, Fidelity, Frames, Model, Recipe, Source, Terms
+from cinecanvas.ramp import TRAINED, Line
 from cinecanvas.request import Quality
 from cinecanvas.runtime.placement import Placement
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # Cards are read on machines without torch
 Way = tuple[Fidelity, str]  # how well a task is done, and how
 
 TOKENS = 512  # of a prompt; shorter ones are followed by zeros, to which the network attends
-TRAINED = 1000  # levels of noise
+RAMP = Line(most=1 - 1e-6, least=0.001, whole=True)  # UniPC's, with which they are published
 
 
 class Wan:
@@ -37,7 +38,6 @@ class Wan:
         self._patch = tuple(network.get("patch_size", (1, 2, 2)))
         self._concat = network["in_channels"] > card.channels
         self._sees = network.get("image_dim") is not None
-        self._whole = "UniPC" in str(index["scheduler"][1])  # a solver that tells the network whole numbers only
         self._both = network.get("pos_embed_seq_len") is not None  # trained on a first and a last picture
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
@@ -94,22 +94,22 @@ class Wan:
         """What the network answers (B, C, T', H', W'), float32, at levels that broadcast over x."""
         import torch
 
+        from cinecanvas.models.latents import told
+
         network = self._expert(float(level.max()))
         given = dict(cond.given)
         rows = [x]
         if self._concat:
             rows.append(given.pop("channels").roll(-turn, 2))
-        time = level * TRAINED
-        if self._whole:  # 1e-3 forgives 0.937 * 1000 = 936.99998
-            time = (time + 1e-3).floor()
+        time = told(RAMP, level).to(x.device)
         if bool((level == level[:, :, :1, :1, :1]).all()):
             time = time[:, 0, 0, 0, 0]
         else:
             _, down, across = self._patch
             time = time.expand_as(x[:, :1])[:, 0, :, ::down, ::across].flatten(1)
         dtype = self._parts.dtype
-        told = {name: rows.to(dtype) for name, rows in given.items()}
-        return network(torch.cat(rows, 1).to(dtype), time, **told, return_dict=False)[0].float()
+        beside = {name: rows.to(dtype) for name, rows in given.items()}
+        return network(torch.cat(rows, 1).to(dtype), time, **beside, return_dict=False)[0].float()
 
     def _token_levels(self, sigma: Tensor) -> Tensor:
         """The highest level within each token (B, 1, T', H', W'): a network knows no finer."""
@@ -124,7 +124,7 @@ class Wan:
         if self._boundary is None:
             return self._parts.network("transformer")
         names = ("transformer", "transformer_2")
-        wanted, other = names if level * TRAINED >= self._boundary * TRAINED - 1e-3 else names[::-1]
+        wanted, other = names if RAMP.timestep(level) >= self._boundary * TRAINED else names[::-1]
         self._parts.drop(other)
         return self._parts.network(wanted)
 
@@ -305,7 +305,7 @@ def _card(
         tasks={task: how for task, (how, _) in tasks.items()},
         ways={task: way for task, (_, way) in tasks.items() if way},
         recipes={
-            quality: Recipe(steps=steps, guidance=guidance, guided_from=0.0, shift=shift, solver="dpm")
+            quality: Recipe(steps=steps, guidance=guidance, guided_from=0.0, shift=shift, solver="unipc", ramp=RAMP)
             for quality, steps in _STEPS
         },
         **{**most, **facts},

@@ -12,6 +12,7 @@ from cinecanvas.models.autoencoder import Partial
 from cinecanvas.models.diorama import Diorama, DioramaConditioning
 from cinecanvas.models.dit import Words
 from cinecanvas.schedule import full
+from cinecanvas.solvers import SOLVERS
 from cinecanvas.train import data
 from cinecanvas.train.recipes import Bucket
 from cinecanvas.train.run import Run, family_of
@@ -26,7 +27,7 @@ def remixed(family: Diorama, z: Tensor, words: Words, *, level: float, seed: int
     canvas = Canvas({"video": Track(z, torch.full_like(z[:, :1], 1 - level), grid, start)})
     cond = DioramaConditioning(canvas, words, Partial(*[z.new_zeros(0)] * 3))
     way = full(recipe.steps, shift=recipe.shift)
-    *_, last = sampler.fill(family, cond, way, seed=seed, solver=sampler.SOLVERS[recipe.solver])
+    *_, last = sampler.fill(family, cond, way, seed=seed, solver=SOLVERS[recipe.solver])
     return last.z["video"]
 
 

@@ -1,0 +1,172 @@
+"""A Ramp is how one cell of a family comes down from all noise to none: the levels it was trained or distilled to meet.
+
+Every family's noise is spoken of as sigma in 0..1 on the straight line z = (1 - sigma) x0 + sigma eps. Where a family
+counts otherwise (alpha and beta of a diffusion, the sigma of EDM), its ramp translates, and says which number the
+network is told.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cinecanvas.errors import Unsupported
+
+TRAINED = 1000  # levels in training, of all families here
+
+Levels = tuple[float, ...]
+
+
+class Line(BaseModel):
+    """Flow matching: u from 1 to `least` in equal steps, bent by the timestep shift (Esser et al. 2024).
+
+    closed: the last step begins at `least`, else the one that would follow. growing: the shift is e^mu, with mu on the
+    line through (cells, mu) and (cells, mu). terminal: the last step begins at this level, the others are stretched.
+    whole: the network is told whole numbers.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["line"] = "line"
+    most: float = 1.0
+    least: float = 0.0
+    closed: bool = False
+    twice: bool = False  # `least` is a level that is shifted itself, as diffusers' flow scheduler has it
+    growing: tuple[tuple[int, float], tuple[int, float]] | None = None
+    terminal: float = 0.0
+    whole: bool = False
+
+    def levels(self, steps: int, *, shift: float, cells: int) -> Levels:
+        """steps + 1 levels, from the first to 0."""
+        if self.growing is not None:
+            (few, low), (many, high) = self.growing
+            shift = math.exp(low + (cells - few) * (high - low) / (many - few))
+        least = shifted(self.least, shift) if self.twice else self.least
+        parts = max(1, steps - 1) if self.closed else steps
+        bent = [shifted(1 - i * (1 - least) / parts, shift) for i in range(steps)]
+        if self.terminal:
+            scale = (1 - self.terminal) / (1 - bent[-1])
+            bent = [1 - (1 - level) * scale for level in bent]
+        return (*(min(level, self.most) for level in bent), 0.0)
+
+    def timestep(self, level: float) -> float:
+        """What the network is told at a level."""
+        told = TRAINED * level
+        # 2e-4 forgives 0.937 * 1000 = 936.99998 in float32
+        return math.floor(told + 2e-4) if self.whole else told
+
+
+class Table(BaseModel):
+    """A diffusion on 1000 levels whose root of beta is linear (Rombach et al. 2022), some of which are met.
+
+    zero_snr: the last level is all noise (Lin et al. 2023); snr_shift divides the signal's share first (CogVideoX).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["table"] = "table"
+    first: float = 0.00085
+    last: float = 0.012
+    zero_snr: bool = False
+    snr_shift: float = 1.0
+    spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    offset: int = 0
+
+    def levels(self, steps: int, *, shift: float, cells: int) -> Levels:
+        """steps + 1 levels, from the first to 0; the shift is the table's own."""
+        table = _table(self)
+        return (*(table[time] for time in self.times(steps)), 0.0)
+
+    def times(self, steps: int) -> tuple[int, ...]:
+        """Which of the levels are met, the noisiest first."""
+        if self.spacing == "trailing":
+            return tuple(round(TRAINED - i * TRAINED / steps) - 1 for i in range(steps))
+        if self.spacing == "leading":
+            apart = TRAINED // steps
+            return tuple(min(TRAINED - 1, i * apart + self.offset) for i in reversed(range(steps)))
+        return tuple(round((TRAINED - 1) * i / max(1, steps - 1)) for i in reversed(range(steps)))
+
+    def timestep(self, level: float) -> float:
+        """Which level of the table it is; between two, by the logarithm of their noise."""
+        table = _table(self)
+        above = min(max(bisect.bisect_left(table, level - 1e-6), 1), TRAINED - 1)
+        near = min((above - 1, above), key=lambda time: abs(table[time] - level))
+        if abs(table[near] - level) < 1e-6 or table[above] >= 1:
+            return float(near)
+        low, high, here = (_log_noise(s) for s in (table[above - 1], table[above], level))
+        return above - 1 + min(max((here - low) / (high - low), 0.0), 1.0)
+
+
+class Karras(BaseModel):
+    """EDM (Karras et al. 2022, eq. 5): equal steps in the root of order rho of a noise that is not bounded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["karras"] = "karras"
+    least: float = 0.002
+    most: float = 700.0
+    rho: float = 7.0
+
+    def levels(self, steps: int, *, shift: float, cells: int) -> Levels:
+        """steps + 1 levels, from the first to 0."""
+        low, high = self.least ** (1 / self.rho), self.most ** (1 / self.rho)
+        noise = ((high + i / max(1, steps - 1) * (low - high)) ** self.rho for i in range(steps))
+        return (*(sigma / (1 + sigma) for sigma in noise), 0.0)
+
+    def timestep(self, level: float) -> float:
+        """A quarter of the logarithm of its noise."""
+        return 0.25 * _log_noise(level)
+
+
+class Listed(BaseModel):
+    """The very levels that a checkpoint was distilled to, without the 0 at their end: it has no other steps."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["listed"] = "listed"
+    at: tuple[float, ...]
+
+    def levels(self, steps: int, *, shift: float, cells: int) -> Levels:
+        """The list and 0."""
+        if steps != len(self.at):
+            raise Unsupported(f"{steps} steps were asked", f"This checkpoint was distilled to {len(self.at)} steps")
+        return (*self.at, 0.0)
+
+    def timestep(self, level: float) -> float:
+        """What the network is told at a level."""
+        return TRAINED * level
+
+
+Ramp = Annotated[Line | Table | Karras | Listed, Field(discriminator="kind")]
+STRAIGHT = Line()
+
+
+def shifted(u: float, shift: float) -> float:
+    """The timestep shift of Stable Diffusion 3: u in 0..1 to sigma; shift > 1 spends more steps near noise."""
+    return shift * u / (1 + (shift - 1) * u)
+
+
+@functools.cache
+def _table(ramp: Table) -> Sequence[float]:
+    """sigma = b / (a + b) of all 1000 levels, the least noise first."""
+    ends = math.sqrt(ramp.first), math.sqrt(ramp.last)
+    kept, shares = 1.0, []
+    for i in range(TRAINED):
+        kept *= 1 - (ends[0] + i * (ends[1] - ends[0]) / (TRAINED - 1)) ** 2
+        shares.append(kept / (ramp.snr_shift + (1 - ramp.snr_shift) * kept))
+    signal = [math.sqrt(share) for share in shares]
+    if ramp.zero_snr:
+        first, last = signal[0], signal[-1]
+        signal = [(a - last) * first / (first - last) for a in signal]
+    return [b / (a + b) for a in signal for b in (math.sqrt(max(0.0, 1 - a * a)),)]
+
+
+def _log_noise(level: float) -> float:
+    """log(sigma / (1 - sigma)), of levels that are neither 0 nor 1."""
+    inside = min(max(level, 1e-6), 1 - 1e-6)
+    return math.log(inside / (1 - inside))
