@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from cinecanvas.canvas import Canvas
+from cinecanvas.canvas import Canvas, Track
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
 from cinecanvas.model import Card, Model
@@ -48,12 +49,17 @@ def pictures(*shape: int) -> torch.Tensor:
     return bytes_ / 127.5 - 1
 
 
-def starting(model: Model, grid: Grid) -> torch.Tensor:
-    """The noise that our fill begins with (1, C, T', H', W')."""
-    blank = Canvas.blank(grid).tracks["video"]
-    from cinecanvas.canvas import Track
+def starting(model: Model, grid: Grid, *, lead: int = 0) -> torch.Tensor:
+    """The noise that our fill begins with (1, C, T', H', W'), that of a track before the video first."""
+    blank = Track.blank(grid, channels=model.card.channels)
+    eps = noise(blank, seed=SEED)
+    before = noise(blank, seed=SEED, name="lead")[:, :, :lead]
+    return torch.cat([before, eps], 2)
 
-    return noise(Track.blank(grid, channels=model.card.channels, start=blank.start), seed=SEED)
+
+def picture(rgb: torch.Tensor) -> Image.Image:
+    """Pixels (3, H, W) in [-1, 1] as people have them."""
+    return Image.fromarray(((rgb.movedim(0, -1) + 1) * 127.5).round().byte().numpy())
 
 
 def ours(

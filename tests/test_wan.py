@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity import NEGATIVE, PROMPT, grid_of, opened, ours, pictures, psnr, starting
-from PIL import Image
+from parity import NEGATIVE, PROMPT, grid_of, opened, ours, picture, pictures, psnr, starting
 from tiny import wan
 
 from cinecanvas.canvas import Canvas
@@ -34,10 +33,6 @@ def theirs(folder: Path, kind: str, **asked: Any) -> tuple[np.ndarray, list[floa
     pipe.set_progress_bar_config(disable=True)
     frames = pipe(prompt=PROMPT, negative_prompt=NEGATIVE, num_inference_steps=STEPS, output_type="np", **asked)
     return frames.frames[0], pipe.scheduler.sigmas.tolist()
-
-
-def picture(rgb: torch.Tensor) -> Image.Image:
-    return Image.fromarray(((rgb.movedim(0, -1) + 1) * 127.5).round().byte().numpy())
 
 
 @pytest.mark.parametrize("kind", ["t2v", "t2v-a14b", "ti2v"])

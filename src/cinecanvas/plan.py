@@ -274,9 +274,13 @@ def _grid(request: Request, card: Card) -> Grid:
             f"Ask for {card.max_seconds:g} s or less",
         )
     whole = seconds + 1 / card.fps if request.loop and request.seconds is not None else seconds  # see _film
-    grid = Grid.snap(whole, width=width, height=height, fps=card.fps, strides=card.strides, causal=card.causal)
-    moments, height, width = grid.cells
-    cells = min(moments, card.window or moments) * height * width
+    t, y, x = card.strides
+    coarse = Grid.snap(
+        whole, width=width, height=height, fps=card.fps, strides=(t * card.groups, y, x), causal=card.causal
+    )
+    grid = coarse.model_copy(update={"strides": card.strides})
+    moments, down, across = grid.cells
+    cells = min(moments, card.window or moments) * down * across
     if cells > card.max_cells:
         longest = seconds * card.max_cells / cells
         raise Unsupported(

@@ -100,6 +100,12 @@ def rolled(z: Tensor, sigma: Tensor) -> int:
     return int(float(sigma.max()) * 9973) % z.shape[2]
 
 
+def preserved(z: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(x, a, b): z on the straight line as x = a x0 + b eps with a^2 + b^2 = 1, as diffusions of bounded variance go."""
+    size = ((1 - level) ** 2 + level**2).sqrt()
+    return z / size, (1 - level) / size, level / size
+
+
 def frames_of(rgb: Tensor) -> Frames:
     """Pixels (3, t, H, W) in [-1, 1] as what decode yields."""
     pixels = ((rgb.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cinecanvas.errors import BadWeights
-from cinecanvas.model import Card, Family, Fidelity, Frames, Model, Recipe, Source, Terms
+from cinecanvas.model import Card, Family, Frames, Model, Recipe
+from cinecanvas.models.published import CANVAS, EXACT, REPLACED, Way, all_by, published
 from cinecanvas.ramp import TRAINED, Line
-from cinecanvas.request import Quality
 from cinecanvas.runtime.placement import Placement
 
 if TYPE_CHECKING:  # Cards are read on machines without torch
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # Cards are read on machines without torch
     from cinecanvas.canvas import Canvas, Tensors
     from cinecanvas.models.checkpoint import Parts
     from cinecanvas.models.latents import Prepared
-
-Way = tuple[Fidelity, str]  # how well a task is done, and how
 
 TOKENS = 512  # of a prompt; shorter ones are followed by zeros, to which the network attends
 RAMP = Line(most=1 - 1e-6, least=0.001, whole=True)  # UniPC's, with which they are published
@@ -257,62 +255,29 @@ _SIZES = {
     "720p": ((1280, 720), (720, 1280), (960, 960)),
     "704p": ((1280, 704), (704, 1280), (960, 960)),
 }
-_STEPS: tuple[tuple[Quality, int], ...] = (("draft", 12), ("standard", 30), ("best", 50))
-_REPLACED: Way = ("approximate", "latent replacement")
-_CANVAS = ["keyframes", "inpaint", "outpaint", "remix", "upscale", "loop"]
-_TOLD: Way = ("exact", "noise per token")
-_BY_TOKEN: dict[str, Way] = dict.fromkeys(("text_to_image", "image_to_video", *_CANVAS), _TOLD) | {
+_WORDS = {"text_to_video": EXACT, "text_to_image": EXACT}
+_BY_TOKEN = all_by(("exact", "noise per token"), "image_to_video", *CANVAS) | {
     "loop": ("approximate", "noise per token, the ring turned from step to step")
 }
-_BY_REPLACEMENT: dict[str, Way] = dict.fromkeys(("text_to_image", "image_to_video", *_CANVAS), _REPLACED) | {
-    "text_to_image": ("exact", "one frame")
-}
-_BY_CHANNELS: dict[str, Way] = dict.fromkeys(_CANVAS, ("approximate", "channels and latent replacement")) | {
+_BY_REPLACEMENT = all_by(REPLACED, "image_to_video", *CANVAS)
+_BY_CHANNELS = all_by(("approximate", "channels and latent replacement"), *CANVAS) | {
     "image_to_video": ("exact", "the picture as channels")
 }
+_BOTH_ENDS = {"keyframes": ("exact", "first and last as channels, others by latent replacement")}
 
 
 def _card(
-    name: str,
-    title: str,
-    size: str,
-    tasks: Mapping[str, Way],
-    *,
-    shift: float,
-    guidance: float,
-    **facts: Any,
+    name: str, title: str, size: str, tasks: Mapping[str, Way], *, shift: float, guidance: float, **facts: Any
 ) -> Card:
-    """A published checkpoint; what is not said is as in most of them."""
-    most = {
-        "channels": 16,
-        "strides": (4, 8, 8),
-        "sides": 16,
-        "fps": 16.0,
-        "seconds": 81 / 16,
-        "window": 21,
-        "overlap": 5,
-        "parts": {},
-    }
-    return Card(
-        name=name,
-        title=title,
-        licence="Apache-2.0",
-        terms=Terms(url="https://www.apache.org/licenses/LICENSE-2.0"),
-        source=Source(repository=f"Wan-AI/{facts.pop('repository')}-Diffusers"),
-        sizes=_SIZES[size],
-        max_seconds=60.0,
-        max_cells=1 << 20,
-        tasks={task: how for task, (how, _) in tasks.items()},
-        ways={task: way for task, (_, way) in tasks.items() if way},
-        recipes={
-            quality: Recipe(steps=steps, guidance=guidance, guided_from=0.0, shift=shift, solver="unipc", ramp=RAMP)
-            for quality, steps in _STEPS
-        },
-        **{**most, **facts},
-    )
+    """One of the published; what is not said is as in most of them."""
+    repository = f"Wan-AI/{facts.pop('repository')}-Diffusers"
+    recipe = Recipe(steps=30, guidance=guidance, guided_from=0.0, shift=shift, solver="unipc", ramp=RAMP)
+    most = {"channels": 16, "strides": (4, 8, 8), "sides": 16, "fps": 16.0, "seconds": 81 / 16}
+    length = {"window": 21, "overlap": 5, "max_seconds": 60.0, "sizes": _SIZES[size]}
+    return published(name, title, repository, tasks=tasks, recipe=recipe, **{**most, **length, **facts})
 
 
-_WORDS: dict[str, Way] = {"text_to_video": ("exact", "")}
+_FINER = {"channels": 48, "strides": (4, 16, 16), "sides": 32, "fps": 24.0, "seconds": 121 / 24}
 CARDS = {
     card.name: card
     for card in (
@@ -356,7 +321,7 @@ CARDS = {
             "wan2.1-flf2v-14b-720p",
             "Wan 2.1, 14B, from a first and a last picture",
             "720p",
-            _BY_CHANNELS | {"keyframes": ("exact", "first and last as channels; others by latent replacement")},
+            _BY_CHANNELS | _BOTH_ENDS,
             shift=16.0,
             guidance=5.5,
             repository="Wan2.1-FLF2V-14B-720P",
@@ -387,13 +352,9 @@ CARDS = {
             shift=5.0,
             guidance=5.0,
             repository="Wan2.2-TI2V-5B",
-            channels=48,
-            strides=(4, 16, 16),
-            sides=32,
-            fps=24.0,
-            seconds=121 / 24,
             window=31,
             overlap=6,
+            **_FINER,
         ),
     )
 }

@@ -1,0 +1,55 @@
+"""How the Card of a published checkpoint is written: what is common to all of them stands here, the rest at the family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cinecanvas.model import Card, Fidelity, Recipe, Source, Terms
+from cinecanvas.request import Quality
+
+Way = tuple[Fidelity, str]  # how well a task is done, and how
+
+EXACT: Way = ("exact", "")
+REPLACED: Way = ("approximate", "latent replacement")
+CANVAS = (
+    "keyframes",
+    "inpaint",
+    "outpaint",
+    "remix",
+    "upscale",
+    "loop",
+)  # what any canvas may ask beside its beginning
+STEPS: dict[Quality, int] = {"draft": 12, "standard": 30, "best": 50}
+APACHE = Terms(url="https://www.apache.org/licenses/LICENSE-2.0")
+
+
+def published(
+    name: str,
+    title: str,
+    repository: str,
+    *,
+    tasks: Mapping[str, Way],
+    recipe: Recipe,
+    steps: Mapping[Quality, int] = STEPS,
+    licence: str = "Apache-2.0",
+    terms: Terms = APACHE,
+    **facts: Any,
+) -> Card:
+    """The Card of a repository in the layout of diffusers; `recipe` at every quality, with its own number of steps."""
+    return Card(
+        name=name,
+        title=title,
+        licence=licence,
+        terms=terms,
+        source=Source(repository=repository),
+        tasks={task: how for task, (how, _) in tasks.items()},
+        ways={task: way for task, (_, way) in tasks.items() if way},
+        recipes={quality: recipe.model_copy(update={"steps": many}) for quality, many in steps.items()},
+        **{"max_cells": 1 << 20, **facts},
+    )
+
+
+def all_by(way: Way, *tasks: str) -> dict[str, Way]:
+    """Those tasks, all done in one way."""
+    return dict.fromkeys(tasks, way)
