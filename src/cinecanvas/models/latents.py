@@ -101,7 +101,7 @@ def rolled(z: Tensor, sigma: Tensor) -> int:
 
 
 def preserved(z: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(x, a, b): z on the straight line as x = a x0 + b eps with a^2 + b^2 = 1, as diffusions of bounded variance go."""
+    """(x, a, b): z on the straight line as x = a x0 + b eps with a^2 + b^2 = 1, for diffusions of even variance."""
     size = ((1 - level) ** 2 + level**2).sqrt()
     return z / size, (1 - level) / size, level / size
 

@@ -1,4 +1,4 @@
-"""How the Card of a published checkpoint is written: what is common to all of them stands here, the rest at the family."""
+"""How the Card of a published checkpoint is written: what all have alike stands here, the rest at its family."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CANVAS = (
     "remix",
     "upscale",
     "loop",
-)  # what any canvas may ask beside its beginning
+)  # what may be asked beside a beginning
 STEPS: dict[Quality, int] = {"draft": 12, "standard": 30, "best": 50}
 APACHE = Terms(url="https://www.apache.org/licenses/LICENSE-2.0")
 

@@ -263,7 +263,7 @@ _BY_REPLACEMENT = all_by(REPLACED, "image_to_video", *CANVAS)
 _BY_CHANNELS = all_by(("approximate", "channels and latent replacement"), *CANVAS) | {
     "image_to_video": ("exact", "the picture as channels")
 }
-_BOTH_ENDS = {"keyframes": ("exact", "first and last as channels, others by latent replacement")}
+_BOTH_ENDS: dict[str, Way] = {"keyframes": ("exact", "first and last as channels, others by latent replacement")}
 
 
 def _card(
