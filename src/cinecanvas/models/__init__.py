@@ -22,7 +22,8 @@ from cinecanvas.world.captions import Reading, read
 _NOUNS = ("shape", "colour", "floor")  # the slots that say what can be shown
 GROUP = "cinecanvas.models"
 OURS = {
-    name: f"cinecanvas.models.{name}:register" for name in ("diorama", "toy", "wan", "cogvideox", "ltx", "hunyuan15")
+    name: f"cinecanvas.models.{name}:register"
+    for name in ("diorama", "toy", "wan", "cogvideox", "ltx", "hunyuan", "hunyuan15", "svd")
 }
 
 
