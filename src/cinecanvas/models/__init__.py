@@ -23,7 +23,7 @@ _NOUNS = ("shape", "colour", "floor")  # the slots that say what can be shown
 GROUP = "cinecanvas.models"
 OURS = {
     name: f"cinecanvas.models.{name}:register"
-    for name in ("diorama", "toy", "wan", "cogvideox", "ltx", "hunyuan", "hunyuan15", "svd")
+    for name in ("diorama", "toy", "wan", "cogvideox", "ltx", "hunyuan", "hunyuan15", "svd", "sd3", "sdxl")
 }
 
 

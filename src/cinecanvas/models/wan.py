@@ -287,7 +287,7 @@ def _card(
     return published(name, title, repository, tasks=tasks, recipe=recipe, **{**most, **length, **facts})
 
 
-_FINER = {"channels": 48, "strides": (4, 16, 16), "sides": 32, "fps": 24.0, "seconds": 121 / 24}
+_FINER: dict[str, Any] = {"channels": 48, "strides": (4, 16, 16), "sides": 32, "fps": 24.0, "seconds": 121 / 24}
 CARDS = {
     card.name: card
     for card in (
