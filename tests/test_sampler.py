@@ -19,7 +19,7 @@ from cinecanvas.grid import Grid
 from cinecanvas.models.toy import Prepared, Toy
 from cinecanvas.sampler import Fill, fill, noise
 from cinecanvas.schedule import Schedule, causal, full, pyramid
-from cinecanvas.solvers import SOLVERS, Move, Solver, dpm, euler, heun
+from cinecanvas.solvers import SOLVERS, Fresh, Move, Solver, dpm, euler, heun
 
 TOY = Toy(std=1.0)
 STEPS = full(24, shift=2)
@@ -77,8 +77,8 @@ def test_pasting_known_frames_back_is_no_substitute_for_noise_per_cell(task: str
     canvas = TASKS[task]()
     x, frames = canvas.tracks["video"].x, list(known)
 
-    def pasting(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
-        moved, memory, _ = dpm(z, x0, sigma, to, memory)
+    def pasting(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors, fresh: Fresh) -> Move:
+        moved, memory, _ = dpm(z, x0, sigma, to, memory, fresh)
         again = (1 - to["video"]) * x + to["video"] * noise(blank().repeat(len(x0["video"])).tracks["video"], seed=0)
         moved["video"][:, :, frames] = again[:, :, frames]
         return Move(moved, memory)
@@ -116,7 +116,7 @@ def test_known_cells_come_back_exact(task: str, solver: Solver) -> None:
 
 
 def test_even_a_careless_solver_cannot_touch_known_cells() -> None:
-    def careless(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
+    def careless(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors, fresh: Fresh) -> Move:
         return Move({name: x + 1 for name, x in z.items()}, {})
 
     canvas = with_frames([0])

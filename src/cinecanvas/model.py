@@ -58,7 +58,7 @@ class Recipe(BaseModel):
     steps: int
     guidance: float
     shift: float
-    solver: Literal["euler", "heun", "dpm", "unipc"] = "dpm"
+    solver: Literal["euler", "heun", "dpm", "unipc", "ancestral", "sde", "consistency"] = "dpm"
     guided_from: float = 0.1
     rising: float | None = None
     below: tuple[float, float] | None = None

@@ -57,8 +57,8 @@ class Line(BaseModel):
     def timestep(self, level: float) -> float:
         """What the network is told at a level."""
         told = TRAINED * level
-        # 2e-4 forgives 0.937 * 1000 = 936.99998 in float32
-        return math.floor(told + 2e-4) if self.whole else told
+        # 1e-4 forgives 0.937 * 1000 = 936.99998 in float32, and not 938.9998, which a level may well be
+        return math.floor(told + 1e-4) if self.whole else told
 
 
 class Table(BaseModel):
@@ -79,27 +79,34 @@ class Table(BaseModel):
 
     def levels(self, steps: int, *, shift: float, cells: int) -> Levels:
         """steps + 1 levels, from the first to 0; the shift is the table's own."""
-        table = _table(self)
-        return (*(table[time] for time in self.times(steps)), 0.0)
+        return (*(self._level(time) for time in self.times(steps)), 0.0)
 
-    def times(self, steps: int) -> tuple[int, ...]:
-        """Which of the levels are met, the noisiest first."""
+    def times(self, steps: int) -> tuple[float, ...]:
+        """Which of the levels are met, the noisiest first; by linspace some between two."""
         if self.spacing == "trailing":
             return tuple(round(TRAINED - i * TRAINED / steps) - 1 for i in range(steps))
         if self.spacing == "leading":
             apart = TRAINED // steps
             return tuple(min(TRAINED - 1, i * apart + self.offset) for i in reversed(range(steps)))
-        return tuple(round((TRAINED - 1) * i / max(1, steps - 1)) for i in reversed(range(steps)))
+        return tuple((TRAINED - 1) * i / max(1, steps - 1) for i in reversed(range(steps)))
 
     def timestep(self, level: float) -> float:
-        """Which level of the table it is; between two, by the logarithm of their noise."""
+        """Which level of the table it is; between two, by their noise."""
         table = _table(self)
         above = min(max(bisect.bisect_left(table, level - 1e-6), 1), TRAINED - 1)
         near = min((above - 1, above), key=lambda time: abs(table[time] - level))
         if abs(table[near] - level) < 1e-6 or table[above] >= 1:
             return float(near)
-        low, high, here = (_log_noise(s) for s in (table[above - 1], table[above], level))
+        low, high, here = (_noise(s) for s in (table[above - 1], table[above], level))
         return above - 1 + min(max((here - low) / (high - low), 0.0), 1.0)
+
+    def _level(self, time: float) -> float:
+        below = math.floor(time)
+        if below == time:
+            return _table(self)[below]
+        low, high = (_noise(level) for level in _table(self)[below : below + 2])
+        noise = low + (time - below) * (high - low)
+        return noise / (1 + noise)
 
 
 class Karras(BaseModel):
@@ -170,3 +177,8 @@ def _log_noise(level: float) -> float:
     """log(sigma / (1 - sigma)), of levels that are neither 0 nor 1."""
     inside = min(max(level, 1e-6), 1 - 1e-6)
     return math.log(inside / (1 - inside))
+
+
+def _noise(level: float) -> float:
+    """sigma / (1 - sigma), the noise beside a signal of 1."""
+    return math.exp(_log_noise(level))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from safetensors import SafetensorError
@@ -85,7 +86,8 @@ def fill(
         with torch.no_grad():
             guess = model.denoise(now.z, to if now.again else sigma, cond, to=to)
             x0 = _restored({name: x.float() for name, x in guess.items()}, canvas)
-            move = solver(now.z, x0, sigma, to, now.memory)
+            fresh = partial(_fresh, canvas, seed=seed, key=key, step=now.step)
+            move = solver(now.z, x0, sigma, to, now.memory, fresh)
         step = now.step if move.again else _next_move(canvas, schedule, now.step + 1)
         now = Fill(
             step,
@@ -100,21 +102,30 @@ def fill(
         yield now
 
 
-def noise(track: Track, *, seed: int | Sequence[int], key: str = "", name: str = "video") -> Tensor:
+def noise(
+    track: Track, *, seed: int | Sequence[int], key: str = "", name: str = "video", step: int | None = None
+) -> Tensor:
     """Standard normal noise like track.x, float32: a function of seed, pass, track's name and absolute cell-in-time.
 
     So it is the same whatever the batch, the window or the number of threads. An int gives video b the seed + b.
+    step: that of a step of the schedule, for solvers that renew it; None: the one that a fill begins with.
     """
+    drawn = "" if step is None else f"\0{step}"
     batch, channels, frames, height, width = track.x.shape
     seeds = range(seed, seed + batch) if isinstance(seed, int) else seed
     assert len(seeds) == batch, f"{len(seeds)} seeds for {batch} videos"
     eps = torch.empty(batch, frames, channels, height, width)
     for b, s in enumerate(seeds):
         for t in range(frames):
-            digest = hashlib.blake2b(f"{s}\0{key}\0{name}\0{track.start + t}".encode(), digest_size=8).digest()
+            digest = hashlib.blake2b(f"{s}\0{key}\0{name}\0{track.start + t}{drawn}".encode(), digest_size=8).digest()
             source = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
             torch.randn(channels, height, width, generator=source, out=eps[b, t])
     return eps.transpose(1, 2).contiguous().to(track.x.device)
+
+
+def _fresh(canvas: Canvas, *, seed: int | Sequence[int], key: str, step: int) -> Tensors:
+    """The noise of one step, for every track."""
+    return {name: noise(track, seed=seed, key=key, name=name, step=step) for name, track in canvas.tracks.items()}
 
 
 def _begin(canvas: Canvas, schedule: Schedule, *, seed: int | Sequence[int], key: str) -> Fill:

@@ -20,41 +20,40 @@ class Move(NamedTuple):
     again: bool = False
 
 
-# solver(z, x0, sigma, to, memory): latents and denoised guess (B, C, T, H, W), noise now and next (B, 1, T, H, W).
+# fresh(): standard normal noise like z, this step's own: the same whenever and wherever the step is made.
+Fresh: TypeAlias = "Callable[[], Tensors]"
+
+# solver(z, x0, sigma, to, memory, fresh): latents and denoised guess like them, noise now and next (B, 1, T, H, W).
 # Cells with to == sigma do not move. If it had asked again, z and x0 are those at `to`, and memory holds the way there.
-Solver: TypeAlias = "Callable[[Tensors, Tensors, Tensors, Tensors, Tensors], Move]"
+Solver: TypeAlias = "Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, Fresh], Move]"
 
 
-def euler(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
+def euler(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors, fresh: Fresh) -> Move:
     """A straight step towards x0; one call, first order."""
-    return Move({k: _towards(z[k], x0[k], sigma[k], to[k]) for k in z}, {})
+    return Move(_straight(z, x0, sigma, to), {})
 
 
-def heun(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
+def heun(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors, fresh: Fresh) -> Move:
     """Euler's step, then the mean velocity of both its ends (Karras et al. 2022, algorithm 1): two calls, second order.
 
     Cells that end at sigma 0 keep Euler's step: a velocity (z - x0) / sigma does not exist there.
     """
     if not memory:
         between = any(bool(((to[k] > 0) & (to[k] < sigma[k])).any()) for k in z)
-        return Move(euler(z, x0, sigma, to, {}).z, named(z=z, x0=x0) if between else {}, between)
+        return Move(_straight(z, x0, sigma, to), named(z=z, x0=x0) if between else {}, between)
     return Move({k: _corrected(z[k], x0[k], sigma[k], to[k], memory[f"z/{k}"], memory[f"x0/{k}"]) for k in z}, {})
 
 
-def dpm(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
+def dpm(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors, fresh: Fresh) -> Move:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2) with alpha = 1 - sigma: one call, second order.
 
     z' = (s' / s) z - alpha' (e^-h - 1) D is Euler's step towards D = x0 + h / (2 h_prev) (x0 - x0_prev), for here
     alpha' (1 - e^-h) = 1 - s' / s; h is the step in lambda = log(alpha / sigma), per cell.
     """
-    ahead = x0
-    if memory:
-        trend = {k: _trend(sigma[k], to[k], memory[f"sigma/{k}"]) for k in z}
-        ahead = {k: x0[k] + trend[k] * (x0[k] - memory[f"x0/{k}"]) for k in z}
-    return Move(euler(z, ahead, sigma, to, {}).z, named(x0=x0, sigma=sigma))
+    return Move(_straight(z, _ahead(x0, sigma, to, memory), sigma, to), named(x0=x0, sigma=sigma))
 
 
-def unipc(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Move:
+def unipc(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors, fresh: Fresh) -> Move:
     """UniPC of order 2 with B(h) = e^-h - 1 (Zhao et al. 2023): one call, which first corrects the step before.
 
     The authors of Wan publish their checkpoints with it. First order where a cell has no past or ends at 0.
@@ -66,15 +65,71 @@ def unipc(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors)
     ahead = {k: x0[k] + way[k] * (x0[k] - past[k]) for k in z}
     second = {k: (way[k] != 0).float() for k in z}
     found = named(x0=x0, sigma=sigma, z=z, past=past, before=before, second=second)
-    return Move(euler(z, ahead, sigma, to, {}).z, found)
+    return Move(_straight(z, ahead, sigma, to), found)
 
 
-SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun, "dpm": dpm, "unipc": unipc}
+def ancestral(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors, fresh: Fresh) -> Move:
+    """Euler's step of the stochastic equation (k-diffusion): some of the noise is taken anew; one call, first order."""
+    return Move(_renewed(z, x0, sigma, to, fresh(), kept=1), {})
+
+
+def sde(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors, fresh: Fresh) -> Move:
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, section 5): `ancestral` towards what `dpm` looks ahead to.
+
+    The authors of CogVideoX advise it.
+    """
+    ahead = _ahead(x0, sigma, to, memory)
+    return Move(_renewed(z, ahead, sigma, to, fresh(), kept=1), named(x0=x0, sigma=sigma))
+
+
+def consistency(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors, fresh: Fresh) -> Move:
+    """To the end and back with other noise (Song et al. 2023, algorithm 1): for checkpoints distilled to few steps."""
+    return Move(_renewed(z, x0, sigma, to, fresh(), kept=0), {})
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": euler,
+    "heun": heun,
+    "dpm": dpm,
+    "unipc": unipc,
+    "ancestral": ancestral,
+    "sde": sde,
+    "consistency": consistency,
+}
 
 
 def named(**groups: Tensors) -> Tensors:
     """Groups of tensors as one flat dict, group/track: the shape that serialises."""
     return {f"{group}/{name}": x for group, tensors in groups.items() for name, x in tensors.items()}
+
+
+def _straight(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors) -> Tensors:
+    """Every cell on its line towards x0."""
+    return {k: _towards(z[k], x0[k], sigma[k], to[k]) for k in z}
+
+
+def _ahead(x0: Tensors, sigma: Tensors, to: Tensors, memory: Tensors) -> Tensors:
+    """D of DPM-Solver++(2M): where x0 is going, by the last two guesses."""
+    if not memory:
+        return x0
+    return {k: x0[k] + _trend(sigma[k], to[k], memory[f"sigma/{k}"]) * (x0[k] - memory[f"x0/{k}"]) for k in x0}
+
+
+def _renewed(z: Tensors, x0: Tensors, sigma: Tensors, to: Tensors, eps: Tensors, *, kept: float) -> Tensors:
+    """Every cell at its next level, with other noise."""
+    return {k: _noised(z[k], x0[k], sigma[k], to[k], eps[k], kept) for k in z}
+
+
+def _noised(z: Tensor, x0: Tensor, sigma: Tensor, to: Tensor, eps: Tensor, kept: float) -> Tensor:
+    """z' = (1 - s') x0 + s' (c e + sqrt(1 - c^2) eps), e = (z - (1 - s) x0) / s the noise in z, where a cell moves.
+
+    c is `kept` times e^-h = (s' / (1 - s')) (1 - s) / s: with it all, this is the stochastic equation of the same flow.
+    """
+    moves = to < sigma
+    now, then = sigma.where(moves, 1), to.where(moves, 0)
+    c = kept * then * (1 - now) / (now * (1 - then))
+    e = (z - (1 - now) * x0) / now
+    return torch.where(moves, (1 - then) * x0 + then * (c * e + (1 - c**2).sqrt() * eps), z)
 
 
 def _towards(z: Tensor, x0: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
