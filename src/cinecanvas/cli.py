@@ -19,7 +19,7 @@ import typer
 
 from cinecanvas import request as tasks
 from cinecanvas.arguments import fit_named, free_name, keeper, place_of, second_and_picture, store_here, taken
-from cinecanvas.checkpoints import models
+from cinecanvas.checkpoints import at_hand, models
 from cinecanvas.console import (
     done_json,
     plan_json,
@@ -55,6 +55,10 @@ Still = Annotated[str, typer.Argument(help="A picture: a file, a URL or a digest
 Either = Annotated[str, typer.Argument(help="A picture or film: a file, a URL or a digest.", show_default=False)]
 Fit = Annotated[str, typer.Option(metavar="crop|pad|stretch", help="How media of another shape fill the frame.")]
 Live = Annotated[bool, typer.Option("--live", help="Let NAME.live.mp4 be watched while the film is made.")]
+Narrow = Annotated[
+    str, typer.Option("--precision", metavar="bfloat16|float8|int8|int4", help="Of a public model's weights.")
+]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:0", help="Where a public model works.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -104,13 +108,28 @@ def cine(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-def _made(request: Request, out: Out = "", live: Live = False, as_json: Json = False, quiet: Quiet = False) -> None:
+def _made(
+    request: Request,
+    out: Out = "",
+    live: Live = False,
+    precision: Narrow = "",
+    device: Device = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """The trip of a request, watched, and what it came to."""
     from cinecanvas.generate import generate as run
+    from cinecanvas.settings import settings
 
+    given = {"CINECANVAS_PRECISION": precision, "CINECANVAS_DEVICE": device}
+    here = settings({**os.environ, **{name: value for name, value in given.items() if value}})
+
+    if not (quiet or as_json):
+        at_hand(request.model)
     ending = ".png" if request.seconds == STILL else ".mp4"
     name = out or free_name(request.prompt, request.count, ending=ending)
-    done = watched(run(request, out=name, store=keeper(request), live=live), silent=quiet or as_json)
+    trip = run(request, out=name, store=keeper(request), where=here, live=live)
+    done = watched(trip, silent=quiet or as_json)
     if as_json:
         print(json.dumps(done_json(done), ensure_ascii=False))
     elif not quiet:
@@ -310,7 +329,7 @@ def replay(
     """Make again what a file was made from: the same frames on the same machine and version."""
     from cinecanvas.generate import request_of
 
-    _made(request_of(file), out, live, as_json, quiet)
+    _made(request_of(file), out, live, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -326,7 +345,7 @@ def variations(
     """Make again what a file was made from, with other seeds."""
     from cinecanvas.generate import request_of
 
-    _made(tasks.variations(request_of(file), count=count, seed=seed), out, live, as_json, quiet)
+    _made(tasks.variations(request_of(file), count=count, seed=seed), out, live, as_json=as_json, quiet=quiet)
 
 
 @app.command()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # a refusal and a placement need no torch
 Load = Callable[[Placement], "Model"]
 _SPARE = 0.9  # of what is free: others want memory too
 _TIGHT = 0.6  # above this share of it the allocator is told to give back what is freed
+_KERNELS = 64 << 20  # bytes, measured: what torch's kernels for CPUs take once they are used, over eleven families
 _TILES = (0, 512, 256)  # px
 _NARROWER: tuple[Precision, ...] = ("bfloat16", "float8", "int8", "int4")
 
@@ -70,8 +71,11 @@ def leaning(model: Model, step: Pass) -> Model:
     )
 
 
-def rehearse(model: Model, step: Pass, *, device: str = "cpu") -> Peaks:
-    """What a pass of a rehearsed model takes on a device: bytes beside those that the process has already."""
+def rehearse(model: Model, step: Pass, *, device: str = "cpu", laid: bool = False) -> Peaks:
+    """What a pass of a rehearsed model takes on a device: bytes beside those that the process has already.
+
+    laid: as if something lay on the canvas, though no clip does.
+    """
     import torch
 
     from cinecanvas.runtime.memory import Meter
@@ -80,7 +84,7 @@ def rehearse(model: Model, step: Pass, *, device: str = "cpu") -> Peaks:
     asked = leaning(model, step)
     with Meter() as meter:
         with meter.phase() as preparing:
-            prepared = asked.prepare(_stand_in(step), [step.prompt])
+            prepared = asked.prepare(_stand_in(step, laid=laid or bool(step.clips)), [step.prompt])
         tracks = prepared.canvas.tracks
         z = {name: track.x.float() for name, track in tracks.items()}
         sigma = {name: torch.ones_like(track.keep) for name, track in tracks.items()}
@@ -90,7 +94,8 @@ def rehearse(model: Model, step: Pass, *, device: str = "cpu") -> Peaks:
         with meter.phase() as decoding:
             for _ in model.decode(x0):
                 pass
-    own = used() - before if device == "cpu" else 0  # what libraries took to rehearse, they take to work
+    # what libraries took to rehearse they take to work, and then their kernels come
+    own = used() - before + _KERNELS if device == "cpu" else 0
     pixels = 4 * 4 * len(step.frames) * step.grid.height * step.grid.width  # of the canvas, in float32
     return Peaks(prepare=preparing[0] + own + pixels, denoise=denoising[0] + own + pixels, decode=decoding[0] + own)
 
@@ -142,13 +147,13 @@ def _shrunk(step: Pass, share: float) -> Pass | None:
     return step.model_copy(update={"grid": grid.model_copy(update={"width": width, "height": height}), "clips": ()})
 
 
-def _stand_in(step: Pass) -> Canvas:
-    """A canvas of the pass's size that holds no memory, all known if anything is laid on it."""
+def _stand_in(step: Pass, *, laid: bool) -> Canvas:
+    """A canvas of the pass's size that holds no memory, all known or all unknown."""
     import torch
 
     from cinecanvas.canvas import Canvas, Track
 
     shape = (1, 3, len(step.frames), step.grid.height, step.grid.width)
     x = torch.zeros(()).expand(shape)
-    keep = torch.full((), 1.0 if step.clips else 0.0).expand(1, 1, *shape[2:])
+    keep = torch.full((), 1.0 if laid else 0.0).expand(1, 1, *shape[2:])
     return Canvas({"video": Track(x, keep, step.grid.pixels, step.frames.start)}, closed=step.closed)

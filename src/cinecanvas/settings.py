@@ -74,7 +74,7 @@ def _user() -> Path:
 def _precision(name: str) -> str:
     known = ("auto", *get_args(Precision))
     if name not in known:
-        raise BadRequest(f"CINECANVAS_PRECISION is {name[:20]!r}", f"Possible are {', '.join(known)}")
+        raise BadRequest(f"The precision {name[:20]!r} was asked", f"Possible are {', '.join(known)}")
     return name
 
 

@@ -96,7 +96,10 @@ class Parts:
             return self._rehearsed(kind, part, dtype)
         with _told(self.folder, part):
             network = kind.from_pretrained(self.folder / part, dtype=dtype, use_safetensors=True, local_files_only=True)
-        return network.eval().requires_grad_(False).to(self.device)
+        network = self._narrowed(part, network).eval().requires_grad_(False)
+        if self.placement.residency == "blocks" and blocks(network):
+            return _by_blocks(network, self.device)
+        return network.to(self.device)
 
     def _rehearsed(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
         """The network with shapes and no numbers; whoever meters it is told what it would weigh."""
@@ -106,8 +109,17 @@ class Parts:
         with _told(self.folder, part), rehearsed(dtype, self.device):
             theirs = kind.__module__.startswith("transformers")
             network = kind(kind.config_class.from_dict(config)) if theirs else kind.from_config(config)
-        load(network)
+            network = self._narrowed(part, network)
+        load(network, passing=blocks(network) if self.placement.residency == "blocks" else ())
         return network.eval()
+
+    def _narrowed(self, part: str, network: Any) -> Any:
+        """The large networks in the precision of the placement; an autoencoder weighs little and would show it."""
+        if part == "vae" or self.placement.precision in ("float32", "bfloat16"):
+            return network
+        from cinecanvas.runtime.narrow import narrowed
+
+        return narrowed(network, self.placement.precision)
 
     def _class(self, part: str) -> Any:
         self.config(part)
@@ -128,6 +140,30 @@ class Parts:
                 do="Install a newer diffusers and transformers, or choose another checkpoint",
             )
         return kind
+
+
+def blocks(network: Any) -> tuple[Any, ...]:
+    """The blocks that a transformer runs through one after the other; nothing for other networks."""
+    from torch import nn
+
+    lists = [child for child in network.children() if isinstance(child, nn.ModuleList) and len(child) > 1]
+    return tuple(block for blocks in lists for block in blocks)
+
+
+def _by_blocks(network: Any, device: str) -> Any:
+    """A network whose blocks wait in the machine's memory and come to the device one ahead of their turn."""
+    import torch
+    from diffusers.hooks import apply_group_offloading
+
+    apply_group_offloading(
+        network,
+        onload_device=torch.device(device),
+        offload_device=torch.device("cpu"),
+        offload_type="block_level",
+        num_blocks_per_group=1,
+        use_stream=device.startswith("cuda"),
+    )
+    return network
 
 
 def _quiet(library: str) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # Cards are read on machines without torch
 
 RAMP = Line(least=0.001, twice=True, closed=True)
 _TOKENS = 256  # of T5
+_READERS = tuple(f"{part}{number}" for part in ("tokenizer", "text_encoder") for number in ("", "_2", "_3"))
 
 
 class SD3:
@@ -33,9 +34,10 @@ class SD3:
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
-            told = self._read(text)
+            told = remembered(self._parts, text, self._read, by=_READERS)
             self._parts.drop("text_encoder", "text_encoder_2", "text_encoder_3")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
             return Prepared.of(latent, told, {})

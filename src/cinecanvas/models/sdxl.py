@@ -31,9 +31,11 @@ class SDXL:
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
-            told = self._read(text)
+            encoders = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+            told = remembered(self._parts, text, self._read, by=encoders)
             self._parts.drop("text_encoder", "text_encoder_2")
             grid = canvas.tracks["video"].grid
             size = (grid.height, grid.width)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_iter
 
@@ -28,8 +28,12 @@ class Meter(TorchDispatchMode):
         self.peak = self._alive = 0
         self._storages: dict[int, int] = {}
 
-    def load(self, network: nn.Module) -> None:
-        """A network has come: all that it is made of is alive until it goes."""
+    def load(self, network: nn.Module, passing: Sequence[nn.Module] = ()) -> None:
+        """A network has come: all that it is made of is alive until it goes; of `passing` blocks two at a time."""
+        sizes = {block: sum(map(_bytes, (*block.parameters(), *block.buffers()))) for block in passing}
+        for block in sorted(passing, key=lambda block: sizes[block])[:-2]:
+            for tensor in (*block.parameters(), *block.buffers()):
+                self._storages[tensor.untyped_storage()._cdata] = 0
         for tensor in (*network.parameters(), *network.buffers()):
             self._see(tensor)
         self.peak = max(self.peak, self._alive)
@@ -43,6 +47,8 @@ class Meter(TorchDispatchMode):
         found.append(self.peak)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.index.Tensor:
+            args = (args[0], [place for index in args[1] for place in _places(index)], *args[2:])
         out = func(*args, **(kwargs or {}))
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):
@@ -65,11 +71,11 @@ class Meter(TorchDispatchMode):
         self._alive -= self._storages.pop(key, 0)
 
 
-def load(network: nn.Module) -> None:
-    """Tell the meter that is on, if one is, that a network has been loaded."""
+def load(network: nn.Module, passing: Sequence[nn.Module] = ()) -> None:
+    """Tell the meter that is on, if one is, that a network has been loaded, and which of its blocks only pass."""
     for mode in _get_current_dispatch_mode_stack():
         if isinstance(mode, Meter):
-            mode.load(network)
+            mode.load(network, passing)
 
 
 @contextmanager
@@ -82,6 +88,13 @@ def rehearsed(dtype: torch.dtype, device: str) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _places(index: Tensor | None) -> tuple[Tensor | None, ...]:
+    """A mask of true numbers as the places that it picks: how many they are decides a shape."""
+    if index is None or index.dtype != torch.bool or isinstance(index, FakeTensor):
+        return (index,)
+    return index.nonzero(as_tuple=True)
 
 
 def _bytes(tensor: Tensor) -> int:
