@@ -45,13 +45,14 @@ def test_a_window_keeps_the_true_times_of_its_cells() -> None:
     assert canvas.tracks["video"].times() == GRID.times()[2:4]
 
 
-def test_the_head_of_a_repeated_canvas_is_the_canvas() -> None:
+def test_each_half_of_a_repeated_canvas_is_the_canvas() -> None:
     track = Track(torch.rand(2, 3, 4, 2, 3), torch.rand(2, 1, 4, 2, 3), GRID)
     canvas = Canvas({"video": track}, (Reference(torch.rand(2, 3, 1, 2, 3), time=0.2),))
     twice = canvas.repeat(2)
     assert twice.batch == 4
-    assert torch.equal(twice.head(2).tracks["video"].keep, track.keep)
-    assert torch.equal(twice.head(2).references[0].x, canvas.references[0].x)
+    for half in (twice.videos(0, 2), twice.videos(2, 4)):
+        assert torch.equal(half.tracks["video"].keep, track.keep)
+        assert torch.equal(half.references[0].x, canvas.references[0].x)
 
 
 def test_a_latent_cell_is_known_only_as_far_as_its_least_known_pixel() -> None:

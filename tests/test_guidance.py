@@ -69,6 +69,17 @@ def test_it_asks_once_for_both_answers_and_shows_the_canvas_of_its_videos() -> N
     assert isinstance(model, Model) and model.card is TOY.card
 
 
+def test_a_family_that_says_so_is_asked_twice_in_turn_and_leans_alike() -> None:
+    loner = Toy(std=1.0, card=TOY.card.model_copy(update={"batched": False}))
+    watched, canvas = Watched(loner), blank(frames=2).repeat(3)
+    z, sigma = {"video": torch.randn(3, 3, 2, 1, 1)}, {"video": torch.full((3, 1, 2, 1, 1), 0.5)}
+    in_turn, at_once = guided(watched, 3.0, negative="blue"), guided(TOY, 3.0, negative="blue")
+    words = ["red", "green", ""]
+    got = in_turn.denoise(z, sigma, in_turn.prepare(canvas, words))["video"]
+    assert watched.batches == [("prepare", 6), ("denoise", 3), ("denoise", 3)]
+    assert torch.allclose(got, at_once.denoise(z, sigma, at_once.prepare(canvas, words))["video"], atol=1e-6)
+
+
 def test_where_no_cell_is_guided_the_prompt_alone_is_asked_for() -> None:
     watched = Watched(TOY)
     model, canvas = guided(watched, 3.0, interval=(0.8, 1.0)), blank(frames=2).repeat(3)

@@ -104,10 +104,10 @@ class Canvas:
         references = tuple(replace(r, x=r.x.repeat(times, 1, 1, 1, 1)) for r in self.references)
         return replace(self, tracks=tracks, references=references)
 
-    def head(self, batch: int) -> Canvas:
-        """The first `batch` videos alone."""
-        tracks = {name: replace(t, x=t.x[:batch], keep=t.keep[:batch]) for name, t in self.tracks.items()}
-        return replace(self, tracks=tracks, references=tuple(replace(r, x=r.x[:batch]) for r in self.references))
+    def videos(self, start: int, stop: int) -> Canvas:
+        """The videos [start, stop) alone."""
+        tracks = {name: replace(t, x=t.x[start:stop], keep=t.keep[start:stop]) for name, t in self.tracks.items()}
+        return replace(self, tracks=tracks, references=tuple(replace(r, x=r.x[start:stop]) for r in self.references))
 
 
 def latent_keep(keep: Tensor, grid: Grid) -> Tensor:

@@ -1,4 +1,4 @@
-"""Classifier-free guidance is a Model round a Model: it asks twice in one call and leans away from the second."""
+"""Classifier-free guidance is a Model round a Model: it asks twice and leans away from the second answer."""
 
 from __future__ import annotations
 
@@ -97,15 +97,27 @@ class _Guided(Around):
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> _Both:
         inner = self.model.prepare(canvas, [*text, *[self.negative] * len(text)])
-        return _Both(inner.canvas.head(len(text)), inner)
+        return _Both(inner.canvas.videos(0, len(text)), inner)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: _Both, *, to: Tensors | None = None) -> Tensors:
         low, high = self.lean.interval
         if not any(bool(((low <= s) & (s <= high)).any()) for s in sigma.values()):
-            return self.model.denoise(z, sigma, cond.inner.head(cond.canvas.batch), to=to)
+            return self._asked(0, z, sigma, cond, to)
+        prompted, negative = self._both(z, sigma, cond, to)
+        return {name: self.lean.between(prompted[name], negative[name], sigma[name]) for name in z}
+
+    def _both(self, z: Tensors, sigma: Tensors, cond: _Both, to: Tensors | None) -> tuple[Tensors, Tensors]:
+        """The answers to the prompts and to the negative one: in one call, or in turn."""
+        if not self.card.batched:
+            return self._asked(0, z, sigma, cond, to), self._asked(1, z, sigma, cond, to)
         x0 = self.model.denoise(_twice(z), _twice(sigma), cond.inner, to=None if to is None else _twice(to))
-        halves = {name: x0[name].chunk(2) for name in z}
-        return {name: self.lean.between(both[0], both[1], sigma[name]) for name, both in halves.items()}
+        halves = {name: x.chunk(2) for name, x in x0.items()}
+        return {name: half[0] for name, half in halves.items()}, {name: half[1] for name, half in halves.items()}
+
+    def _asked(self, half: int, z: Tensors, sigma: Tensors, cond: _Both, to: Tensors | None) -> Tensors:
+        """One of both answers alone."""
+        b = cond.canvas.batch
+        return self.model.denoise(z, sigma, cond.inner.videos(half * b, half * b + b), to=to)
 
 
 def _twice(tensors: Tensors) -> Tensors:

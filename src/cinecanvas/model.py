@@ -130,6 +130,7 @@ class Card(BaseModel):
     overlap: int = 0  # cells-in-time that a window knows from the one before
     tasks: dict[str, Fidelity] = Field(default_factory=dict)
     ways: dict[str, str] = Field(default_factory=dict)  # how a task is done: per-token noise, channels, replacement
+    batched: bool = True  # guidance asks for both of its answers in one call; False: in turn, in half the memory
     embedded: bool = False  # the network is told how far to lean towards the prompt, instead of asked twice
     orders: tuple[Literal["full", "causal", "pyramid"], ...] = ("full",)
     recipes: dict[Quality, Recipe] = Field(default_factory=dict)
@@ -165,7 +166,7 @@ class Model(Protocol):
         """Pixel canvas (B videos) and B prompts to a Conditioning: latent canvas and text states.
 
         Of k times B prompts the canvas is laid k times over: guidance asks twice of what is encoded once.
-        Its `head(batch)` is the same of the first videos alone: guidance asks for it where it does not act.
+        Its `videos(start, stop)` is the same of these alone: guidance asks for the prompted ones where it does not act.
         """
         ...
 

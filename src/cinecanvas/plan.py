@@ -443,12 +443,13 @@ def _phases(card: Card, recipe: Recipe, films: tuple[tuple[Pass, ...], ...], *, 
     rows = films[0][0].schedule.levels[:-1]
     guided = sum(max(row) >= recipe.guided_from for row in rows) / len(rows) if recipe.guidance != 1 else 0.0
     batch = 1 + guided
+    asked = 1.0 if card.batched else batch
     sizes = [step.cells for film in films for step in film]
     frames = max(step.grid.frames for step in films[0])
     return Phases(
         load=cost.load,
         prepare=len(sizes) * cost.prepare,
-        denoise=sum(calls * (cost.call + batch * (cost.cell * n + cost.pair * n * n)) for n in sizes),
+        denoise=sum(calls * (asked * cost.call + batch * (cost.cell * n + cost.pair * n * n)) for n in sizes),
         decode=len(films) * frames * cost.decode_frame,
         write=len(films) * (_OPEN + pixels * _ENCODE_PIXEL),
     )

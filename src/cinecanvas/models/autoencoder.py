@@ -53,10 +53,13 @@ class Partial(NamedTuple):
         places = self.places[kept] - torch.tensor([0, cells, 0, 0], device=self.places.device)
         return Partial(places, self.turn[kept], self.pull[kept]) if len(self.places) else self
 
-    def head(self, batch: int) -> Partial:
-        """Those of the first `batch` videos alone."""
-        kept = self.places[:, 0] < batch if len(self.places) else slice(None)
-        return Partial(self.places[kept], self.turn[kept], self.pull[kept])
+    def videos(self, start: int, stop: int) -> Partial:
+        """Those of the videos [start, stop) alone."""
+        if not len(self.places):
+            return self
+        kept = (start <= self.places[:, 0]) & (self.places[:, 0] < stop)
+        places = self.places[kept] - torch.tensor([start, 0, 0, 0], device=self.places.device)
+        return Partial(places, self.turn[kept], self.pull[kept])
 
     def join(self, x0: Tensor) -> Tensor:
         """x0 (B, C, T', H', W') with what is known of these cells."""

@@ -38,9 +38,10 @@ class DioramaConditioning:
     words: Words
     partial: Partial  # cells of which only some pixels are known
 
-    def head(self, batch: int) -> DioramaConditioning:
-        """The same of the first `batch` videos alone."""
-        return DioramaConditioning(self.canvas.head(batch), self.words.head(batch), self.partial.head(batch))
+    def videos(self, start: int, stop: int) -> DioramaConditioning:
+        """The same of the videos [start, stop) alone."""
+        canvas, words = self.canvas.videos(start, stop), self.words.videos(start, stop)
+        return DioramaConditioning(canvas, words, self.partial.videos(start, stop))
 
 
 class Diorama:

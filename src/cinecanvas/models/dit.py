@@ -90,9 +90,9 @@ class Words:
     def __init__(self, states: Tensor, bias: Tensor, keys: tuple[Tensor, ...]) -> None:
         self.states, self.bias, self.keys = states, bias, keys
 
-    def head(self, batch: int) -> Words:
-        """Those of the first `batch` videos alone."""
-        return Words(self.states[:batch], self.bias[:batch], tuple(keys[:, :batch] for keys in self.keys))
+    def videos(self, start: int, stop: int) -> Words:
+        """Those of the videos [start, stop) alone."""
+        return Words(self.states[start:stop], self.bias[start:stop], tuple(keys[:, start:stop] for keys in self.keys))
 
 
 def preconditioning(sigma: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:

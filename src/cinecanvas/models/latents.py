@@ -32,9 +32,9 @@ class Prepared:
         laid = {name: torch.cat([rows] * times) for name, rows in shown.items()}
         return cls(canvas.repeat(times), {**told, **laid})
 
-    def head(self, batch: int) -> Prepared:
-        """The same of the first `batch` videos alone."""
-        return Prepared(self.canvas.head(batch), {name: rows[:batch] for name, rows in self.given.items()})
+    def videos(self, start: int, stop: int) -> Prepared:
+        """The same of the videos [start, stop) alone."""
+        return Prepared(self.canvas.videos(start, stop), {name: rows[start:stop] for name, rows in self.given.items()})
 
 
 def latent_canvas(canvas: Canvas, card: Card, encode: Encode, *, device: str) -> Canvas:

@@ -46,7 +46,8 @@ def published(
         tasks={task: how for task, (how, _) in tasks.items()},
         ways={task: way for task, (_, way) in tasks.items() if way},
         recipes={quality: recipe.model_copy(update={"steps": many}) for quality, many in steps.items()},
-        **{"max_cells": 1 << 20, **facts},
+        # a film keeps a device busy by itself, and two at once need twice the memory
+        **{"max_cells": 1 << 20, "batched": not {"text_to_video", "image_to_video"} & set(tasks), **facts},
     )
 
 

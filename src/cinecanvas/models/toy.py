@@ -60,9 +60,9 @@ class Prepared:
     canvas: Canvas
     colour: Tensor
 
-    def head(self, batch: int) -> Prepared:
-        """The same of the first `batch` videos alone."""
-        return Prepared(self.canvas.head(batch), self.colour[:batch])
+    def videos(self, start: int, stop: int) -> Prepared:
+        """The same of the videos [start, stop) alone."""
+        return Prepared(self.canvas.videos(start, stop), self.colour[start:stop])
 
 
 @dataclass(frozen=True)
