@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # a folder is recognised on machines without torch
     import torch
 
 INDEX = "model_index.json"
+_MOVED = {  # classes that folders name where no library has them any more
+    "PaellaVQModel": "diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model",
+}
 _LIBRARIES = ("diffusers", "transformers")  # whose classes read safetensors and run no code of the folder's
 
 
@@ -114,9 +117,10 @@ class Parts:
         where = self.layout["model_index"][part]
         library, name = where if len(where) == 2 else ("", "")
         kind = None
-        if library in _LIBRARIES and str(name).isidentifier():
+        if name in _MOVED or (library in _LIBRARIES and str(name).isidentifier()):
             try:
-                kind = getattr(_quiet(library), name, None)
+                home = _quiet(_MOVED.get(name, library).partition(".")[0])
+                kind = getattr(importlib.import_module(_MOVED[name]) if name in _MOVED else home, name, None)
             except ImportError as error:
                 raise BadWeights(
                     f"Public checkpoints need the library {library}, which is not installed",

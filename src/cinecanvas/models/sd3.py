@@ -1,0 +1,198 @@
+"""Stable Diffusion 3 and 3.5 (Esser et al. 2024): words to a picture, by a flow that three text encoders speak to."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cinecanvas.model import Card, Family, Frames, Model, Recipe, Terms
+from cinecanvas.models.stills import MEGAPIXEL, still, stride_of
+from cinecanvas.ramp import TRAINED, Line
+from cinecanvas.runtime.placement import Placement
+
+if TYPE_CHECKING:  # Cards are read on machines without torch
+    from torch import Tensor
+
+    from cinecanvas.canvas import Canvas, Tensors
+    from cinecanvas.models.checkpoint import Parts
+    from cinecanvas.models.latents import Prepared
+
+TOKENS = 256  # of a prompt, for T5; both CLIPs read what their tokenizers hold
+RAMP = Line(least=1 / TRAINED, closed=True, twice=True)
+
+
+class StableDiffusion3:
+    """One class for all of them; T5, by far the largest part, may be left out of the folder."""
+
+    def __init__(self, card: Card, parts: Parts) -> None:
+        self.card, self._parts = card, parts
+
+    def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
+        """Pixel canvas (B pictures, RGB in [-1, 1]) and B prompts: latents and text states."""
+        import torch
+
+        from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.stills import encode
+
+        with torch.inference_mode():
+            states, pooled = self._read(text)
+            self._parts.drop("text_encoder", "text_encoder_2", "text_encoder_3")
+            device = self._parts.device
+            latent = latent_canvas(canvas, self.card, lambda rgb: encode(self._parts, rgb), device=device)
+        return Prepared(latent, {"encoder_hidden_states": states, "pooled_projections": pooled})
+
+    def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
+        """x0 of the video track (B, C, 1, H', W'), float32."""
+        import torch
+
+        from cinecanvas.models.latents import lifted, noisiest, told
+
+        level = noisiest(sigma["video"])
+        x = lifted(z["video"], sigma["video"], level)
+        dtype = self._parts.dtype
+        with torch.inference_mode():
+            velocity = self._parts.network("transformer")(
+                hidden_states=x[:, :, 0].to(dtype),
+                timestep=told(RAMP, level[:, 0, 0, 0, 0]).to(x.device),
+                return_dict=False,
+                **{name: rows.to(dtype) for name, rows in cond.given.items()},
+            )[0]
+            return {"video": x - level * velocity[:, :, None].float()}
+
+    def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
+        """RGB uint8 (1, H, W, 3); there is nothing to remember."""
+        from cinecanvas.models import stills
+
+        return stills.decode(self._parts, z["video"])
+
+    def _read(self, text: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Text states (B, 77 + 256, width), those of both CLIPs side by side before T5's; and a vector (B, width)."""
+        import torch
+
+        from cinecanvas.models.stills import clip
+
+        longest = self._parts.reader("tokenizer").model_max_length
+        pairs = [clip(self._parts, number, text, longest=longest) for number in (1, 2)]
+        states, pooled = (torch.cat(rows, -1) for rows in zip(*pairs, strict=True))
+        more = self._read_longer(text).to(states)
+        states = torch.nn.functional.pad(states, (0, more.shape[-1] - states.shape[-1]))
+        return torch.cat([states, more], 1), pooled
+
+    def _read_longer(self, text: Sequence[str]) -> Tensor:
+        """T5's states (B, 256, width), padding among them; zeros where the folder has no T5."""
+        import torch
+
+        if "text_encoder_3" not in self._parts:
+            width = self._parts.config("transformer").get("joint_attention_dim", 4096)
+            return torch.zeros(len(text), TOKENS, width)
+        words = self._parts.reader("tokenizer_3")(
+            list(text), padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+        )
+        return self._parts.network("text_encoder_3")(words.input_ids.to(self._parts.device))[0]
+
+
+def register() -> Family:
+    """The published checkpoints, and whatever has their networks."""
+    return Family(tuple(CARDS.values()), load, recognise)
+
+
+def load(card: Card, folder: Path | None, placement: Placement) -> Model:
+    """The model of a folder; its networks are read when they are needed."""
+    from cinecanvas.models.checkpoint import Parts
+
+    assert folder is not None, card.name
+    return StableDiffusion3(card, Parts.of(folder, placement))
+
+
+def recognise(layout: Mapping[str, Any]) -> Card | None:
+    """The Card of a folder whose transformer is Stable Diffusion 3's, fitted to its own sizes.
+
+    The turbo has the very configurations of the large one and is taken for it: give it by its name.
+    """
+    network, vae = layout.get("transformer", {}), layout.get("vae", {})
+    if network.get("_class_name") != "SD3Transformer2DModel" or vae.get("_class_name") != "AutoencoderKL":
+        return None
+    if network.get("in_channels", 16) != vae.get("latent_channels", 4):
+        return None  # made for inpainting, or for something else that is shown to it
+    if network.get("qk_norm") is None:
+        card = CARDS["sd3-medium"]
+    else:
+        card = CARDS["sd3.5-medium" if network.get("dual_attention_layers") else "sd3.5-large"]
+    stride = stride_of(vae)
+    shift = layout.get("scheduler", {}).get("shift", 1.0)
+    return card.model_copy(
+        update={
+            "channels": vae.get("latent_channels", 4),
+            "strides": (1, stride, stride),
+            "sides": stride * network.get("patch_size", 2),
+            "recipes": {quality: one.model_copy(update={"shift": shift}) for quality, one in card.recipes.items()},
+        }
+    )
+
+
+_ENCODERS = {"text_encoder": 123_650_304, "text_encoder_2": 694_659_840, "text_encoder_3": 4_762_310_656}
+
+
+def _card(name: str, title: str, repository: str, *, network: int, guidance: float, steps: int, **facts: Any) -> Card:
+    distilled = steps < 10
+    return still(
+        name,
+        title,
+        f"stabilityai/{repository}",
+        recipe=Recipe(steps=steps, guidance=guidance, guided_from=0.0, shift=3.0, solver="euler", ramp=RAMP),
+        steps=dict.fromkeys(("draft", "standard", "best"), steps)
+        if distilled
+        else {"draft": steps // 2, "standard": steps, "best": steps + steps // 2},
+        licence="Stability AI Community License",
+        terms=Terms(
+            url="https://stability.ai/community-license-agreement",
+            accept=True,
+            revenue="organisations or persons with 1 million US dollars a year or more need another licence",
+        ),
+        channels=16,
+        strides=(1, 8, 8),
+        sides=16,
+        sizes=MEGAPIXEL,
+        parts={"transformer": network, "vae": 83_819_683, **_ENCODERS},
+        **facts,
+    )
+
+
+CARDS = {
+    card.name: card
+    for card in (
+        _card(
+            "sd3-medium",
+            "Stable Diffusion 3, medium",
+            "stable-diffusion-3-medium-diffusers",
+            network=2_028_328_000,
+            guidance=7.0,
+            steps=28,
+        ),
+        _card(
+            "sd3.5-medium",
+            "Stable Diffusion 3.5, medium",
+            "stable-diffusion-3.5-medium",
+            network=2_243_171_520,
+            guidance=4.5,
+            steps=40,
+        ),
+        _card(
+            "sd3.5-large",
+            "Stable Diffusion 3.5, large",
+            "stable-diffusion-3.5-large",
+            network=8_056_627_520,
+            guidance=3.5,
+            steps=28,
+        ),
+        _card(
+            "sd3.5-large-turbo",
+            "Stable Diffusion 3.5, large, in four steps",
+            "stable-diffusion-3.5-large-turbo",
+            network=8_056_627_520,
+            guidance=1.0,
+            steps=4,
+        ),
+    )
+}
