@@ -70,10 +70,11 @@ def ours(
     guidance: float = 1.0,
     solver: Solver = euler,
     rescale: float = 0.0,
+    prompt: str = PROMPT,
 ) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 of our fill over those levels."""
     asked = guided(model, guidance, negative=NEGATIVE, interval=(0.0, 1.0), rescale=rescale)
-    prepared = asked.prepare(canvas, [PROMPT])
+    prepared = asked.prepare(canvas, [prompt])
     schedule = Schedule(levels=tuple((level,) for level in levels))
     *_, last = fill(asked, prepared, schedule, seed=SEED, solver=solver)
     return np.concatenate([frames.rgb for frames in model.decode(last.z)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,8 +26,24 @@ def guided(
     interval: the sigmas at which it acts (Kynkaanniemi et al. 2024); up to pure noise, for a small lattice decides its
     layout above sigma 0.97. A call of which no cell lies there asks for the prompt alone. rescale in 0..1: how far the
     standard deviation of x0 is brought back to that without guidance (Lin et al. 2023, eq. 15 and 16).
+
+    A network that was distilled to lean by itself is told the scale, and asked once (Meng et al. 2023).
     """
+    if model.card.embedded:
+        return _Told(model, scale)
     return model if scale == 1 else _Guided(model, scale, negative, interval, rescale)
+
+
+@dataclass(frozen=True)
+class _Told(Around):
+    """A Model whose network takes the scale as one of its arguments."""
+
+    scale: float
+
+    def prepare(self, canvas: Canvas, text: Sequence[str]) -> Any:
+        inner = self.model.prepare(canvas, text)
+        scale = torch.full((canvas.batch,), self.scale, device=next(iter(inner.given.values())).device)
+        return replace(inner, given={**inner.given, "guidance": scale})
 
 
 @dataclass(frozen=True)
@@ -48,8 +64,8 @@ class _Guided(Around):
     rescale: float
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> _Both:
-        inner = self.model.prepare(canvas.repeat(2), [*text, *[self.negative] * len(text)])
-        return _Both(inner.canvas.head(canvas.batch), inner)
+        inner = self.model.prepare(canvas, [*text, *[self.negative] * len(text)])
+        return _Both(inner.canvas.head(len(text)), inner)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: _Both, *, to: Tensors | None = None) -> Tensors:
         low, high = self.interval

@@ -69,6 +69,7 @@ class Source(BaseModel):
 
     repository: str
     revision: str = "main"  # a commit where it is known; what `main` was at the pull is kept in the receipt
+    beside: dict[str, str] = Field(default_factory=dict)  # other repositories, by the folder within that they go to
     files: tuple[str, ...] = ()  # such as "transformer/*"; (): what model_index.json names
     bytes: int = 0  # of all of them
     gated: bool = False  # the hub asks for an account's token
@@ -127,6 +128,7 @@ class Card(BaseModel):
     overlap: int = 0  # cells-in-time that a window knows from the one before
     tasks: dict[str, Fidelity] = Field(default_factory=dict)
     ways: dict[str, str] = Field(default_factory=dict)  # how a task is done: per-token noise, channels, replacement
+    embedded: bool = False  # the network is told how far to lean towards the prompt, instead of asked twice
     orders: tuple[Literal["full", "causal", "pyramid"], ...] = ("full",)
     recipes: dict[Quality, Recipe] = Field(default_factory=dict)
     cost: Cost = Cost()
@@ -160,6 +162,7 @@ class Model(Protocol):
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Any:
         """Pixel canvas (B videos) and B prompts to a Conditioning: latent canvas and text states.
 
+        Of k times B prompts the canvas is laid k times over: guidance asks twice of what is encoded once.
         Its `head(batch)` is the same of the first videos alone: guidance asks for it where it does not act.
         """
         ...

@@ -153,7 +153,7 @@ class Cosine(BaseModel):
 
     def levels(self, steps: int, *, shift: float, cells: int) -> Levels:
         """steps + 1 levels at equal steps of time, from the first to 0; the shift is the cosine's own."""
-        shares = (self._share(1 - i / steps) for i in range(steps))
+        shares = (self.share(1 - i / steps) for i in range(steps))
         return (*(_level(share) for share in shares), 0.0)
 
     def timestep(self, level: float) -> float:
@@ -165,7 +165,8 @@ class Cosine(BaseModel):
         angle = math.acos(min(1.0, math.sqrt(share) * self._root(0.0)))
         return max(0.0, angle * 2 / math.pi * (1 + self.lead) - self.lead)
 
-    def _share(self, time: float) -> float:
+    def share(self, time: float) -> float:
+        """Of the signal, a^2, at a time in 0..1."""
         return min(max((self._root(time) / self._root(0.0)) ** 2, self.least), 1 - self.least)
 
     def _root(self, time: float) -> float:

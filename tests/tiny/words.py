@@ -36,3 +36,20 @@ def clip() -> Any:
     vocabulary = {piece: i for i, piece in enumerate([*sorted(letters), *(f"{c}</w>" for c in sorted(letters))])}
     vocabulary |= {"<|startoftext|>": len(vocabulary), "<|endoftext|>": len(vocabulary) + 1}
     return CLIPTokenizerFast(vocab=vocabulary, merges=[], model_max_length=77)
+
+
+def qwen() -> Any:
+    """Byte-level BPE with turns of a talk, as Qwen 2 has it."""
+    from transformers import Qwen2Tokenizer
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: i for i, piece in enumerate(letters)}
+    turns = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    vocabulary |= {turn: len(letters) + i for i, turn in enumerate(turns)}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], pad_token="<|endoftext|>", padding_side="right")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(turns[1:])})
+    tokenizer.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return tokenizer

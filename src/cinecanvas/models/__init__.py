@@ -21,7 +21,8 @@ from cinecanvas.world.captions import Reading, read
 
 _NOUNS = ("shape", "colour", "floor")  # the slots that say what can be shown
 GROUP = "cinecanvas.models"
-OURS = {name: f"cinecanvas.models.{name}:register" for name in ("diorama", "toy", "wan", "cogvideox", "ltx", "sd3", "sdxl", "cascade")}
+_NAMES = ("diorama", "toy", "wan", "cogvideox", "ltx", "hunyuan15", "sd3", "sdxl", "cascade")
+OURS = {name: f"cinecanvas.models.{name}:register" for name in _NAMES}
 
 
 _LAST: dict[tuple[str, str, Path | None], Model] = {}  # the model that was loaded last, by what it was loaded as

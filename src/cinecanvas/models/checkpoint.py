@@ -119,8 +119,7 @@ class Parts:
         kind = None
         if name in _MOVED or (library in _LIBRARIES and str(name).isidentifier()):
             try:
-                home = _quiet(_MOVED.get(name, library).partition(".")[0])
-                kind = getattr(importlib.import_module(_MOVED[name]) if name in _MOVED else home, name, None)
+                kind = getattr(_home(library, name), name, None)
             except ImportError as error:
                 raise BadWeights(
                     f"Public checkpoints need the library {library}, which is not installed",
@@ -132,6 +131,14 @@ class Parts:
                 do="Install a newer diffusers and transformers, or choose another checkpoint",
             )
         return kind
+
+
+def _home(library: str, name: str) -> Any:
+    """The module that has a class now."""
+    if name not in _MOVED:
+        return _quiet(library)
+    _quiet(_MOVED[name].partition(".")[0])
+    return importlib.import_module(_MOVED[name])
 
 
 def _quiet(library: str) -> Any:

@@ -44,12 +44,12 @@ class CogVideoX:
         from cinecanvas.models.latents import Prepared, latent_canvas
 
         with torch.inference_mode():
-            given = {"encoder_hidden_states": self._read(text)}
+            told, shown = {"encoder_hidden_states": self._read(text)}, {}
             self._parts.drop("text_encoder")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
             track = latent.tracks["video"]
             if self._shown:
-                given["channels"] = self._channels(canvas, track)
+                shown["channels"] = self._channels(canvas, track)
                 keep = track.keep.clone()
                 keep[:, :, : 1 if track.start == 0 else 0] = 0  # it is shown the first, and makes it
                 track = replace(track, keep=keep)
@@ -58,7 +58,7 @@ class CogVideoX:
                 tracks["lead"] = Track(
                     torch.zeros_like(track.x[:, :, :1]), torch.zeros_like(track.keep[:, :, :1]), track.grid
                 )
-            return Prepared(replace(latent, tracks=tracks), given)
+            return Prepared.of(replace(latent, tracks=tracks), told, shown)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
         """x0 of the tracks (B, C, T', H', W'), float32."""

@@ -56,6 +56,7 @@ class Diorama:
         """
         import torch
 
+        canvas = canvas.repeat(len(text) // canvas.batch)
         track = canvas.tracks["video"]
         # a window in mid-film begins with a whole group: a first frame is lent to the code, and its cell taken away
         lent = min(track.start, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from cinecanvas.canvas import Canvas, Track, latent_keep
 from cinecanvas.model import Card, Frames
 from cinecanvas.ramp import Ramp
 
+SHARED = 4  # cells-in-time that two parts of a film share when they are decoded apart
 Encode = Callable[[Tensor], Tensor]  # pixels (B, 3, T, H, W) in [-1, 1] to latents (B, C, T', H', W') of unit variance
 
 
@@ -23,6 +24,13 @@ class Prepared:
 
     canvas: Canvas
     given: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, canvas: Canvas, told: Mapping[str, Tensor], shown: Mapping[str, Tensor]) -> Prepared:
+        """Of a canvas of B videos, what is told of k times B prompts, and what is shown of the B videos (k B rows)."""
+        times = max(len(next(iter(told.values()))) // canvas.batch, 1)
+        laid = {name: torch.cat([rows] * times) for name, rows in shown.items()}
+        return cls(canvas.repeat(times), {**told, **laid})
 
     def head(self, batch: int) -> Prepared:
         """The same of the first `batch` videos alone."""
@@ -104,6 +112,34 @@ def preserved(z: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(x, a, b): z on the straight line as x = a x0 + b eps with a^2 + b^2 = 1, for diffusions of even variance."""
     size = ((1 - level) ** 2 + level**2).sqrt()
     return z / size, (1 - level) / size, level / size
+
+
+def in_parts(
+    latents: Tensor, decoded: Callable[[Tensor], Tensor], *, stride: int, longest: int, memory: Tensor | None
+) -> Generator[Frames, None, Tensor]:
+    """The frames of latents (1, C, T', H', W') of a causal code whose decoder holds no memory.
+
+    Whole, if they are at most `longest` cells, else in parts that share some cells, and fade from one to the other.
+
+    `decoded` gives pixels (3, t, H, W) in [-1, 1] of a part, which begins with one frame: the last of its first cell.
+    The memory is the last cells of what was decoded before; frames that were given then are not given again.
+    """
+    skip, start, tail = 0, 0, None
+    if memory is not None:
+        latents, skip = torch.cat([memory, latents], 2), 1 + stride * (memory.shape[2] - 1)
+    while start == 0 or tail is not None:
+        stop = min(start + longest, latents.shape[2])
+        with torch.inference_mode():
+            rgb = decoded(latents[:, :, start:stop])
+            if tail is not None:
+                share = torch.linspace(0, 1, tail.shape[1] + 2, device=rgb.device)[1:-1].view(1, -1, 1, 1)
+                rgb[:, : tail.shape[1]] = tail * (1 - share) + rgb[:, : tail.shape[1]] * share
+            kept = 0 if stop == latents.shape[2] else 1 + stride * (SHARED - 1)
+            tail = rgb[:, rgb.shape[1] - kept :] if kept else None
+            frames = frames_of(rgb[:, skip : rgb.shape[1] - kept])
+        yield frames
+        start, skip = stop - SHARED, 0
+    return latents[:, :, -SHARED:]
 
 
 def frames_of(rgb: Tensor) -> Frames:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # Cards are read on machines without torch
 TOKENS = 128  # of a prompt
 _WORN = 0.05, 0.025  # what a decoder that cleans up is told of the noise, and how much it is given
 _LONGEST = 24  # cells-in-time that are decoded at once
-_MEET = 4  # cells-in-time that two such parts share, and fade from one to the other
 
 
 class LTX:
@@ -38,9 +37,10 @@ class LTX:
         from cinecanvas.models.latents import Prepared, latent_canvas
 
         with torch.inference_mode():
-            given = self._read(text)
+            told = self._read(text)
             self._parts.drop("text_encoder")
-            return Prepared(latent_canvas(canvas, self.card, self._encode, device=self._parts.device), given)
+            latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
+            return Prepared.of(latent, told, {})
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
         """x0 of the video track (B, C, T', H', W'), float32."""
@@ -71,32 +71,11 @@ class LTX:
         return {"video": x0.roll(turn, 2)}
 
     def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
-        """RGB uint8 (t, H, W, 3): whole where a film is short, else in parts that fade into one another.
+        """RGB uint8 (t, H, W, 3), whole or in parts: its decoder looks both ways in time."""
+        from cinecanvas.models.latents import in_parts
 
-        The memory is the last cells: its convolutions look both ways in time.
-        """
-        import torch
-
-        from cinecanvas.models.latents import frames_of
-
-        t = self.card.strides[0]
-        latents, skip = z["video"][:1], 0
-        if memory is not None:
-            latents, skip = torch.cat([memory, latents], 2), 1 + t * (memory.shape[2] - 1)
-        start, tail = 0, None
-        while start == 0 or tail is not None:
-            stop = min(start + _LONGEST, latents.shape[2])
-            with torch.inference_mode():
-                rgb = self._decoded(latents[:, :, start:stop])
-                if tail is not None:  # a part begins with a single frame, the last of its first cell
-                    share = torch.linspace(0, 1, tail.shape[1] + 2, device=rgb.device)[1:-1].view(1, -1, 1, 1)
-                    rgb[:, : tail.shape[1]] = tail * (1 - share) + rgb[:, : tail.shape[1]] * share
-                kept = 0 if stop == latents.shape[2] else 1 + t * (_MEET - 1)
-                tail = rgb[:, rgb.shape[1] - kept :] if kept else None
-                frames = frames_of(rgb[:, skip : rgb.shape[1] - kept])
-            yield frames
-            start, skip = stop - _MEET, 0
-        return latents[:, :, -_MEET:]
+        latents = z["video"][:1]
+        return in_parts(latents, self._decoded, stride=self.card.strides[0], longest=_LONGEST, memory=memory)
 
     def _decoded(self, latents: Tensor) -> Tensor:
         """A part of a film (3, t, H, W) in [-1, 1]."""

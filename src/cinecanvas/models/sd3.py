@@ -29,7 +29,7 @@ class StableDiffusion3:
         self.card, self._parts = card, parts
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
-        """Pixel canvas (B pictures, RGB in [-1, 1]) and B prompts: latents and text states."""
+        """Pixel canvas (B pictures, RGB in [-1, 1]) and B prompts or a multiple: latents and text states."""
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
@@ -40,7 +40,7 @@ class StableDiffusion3:
             self._parts.drop("text_encoder", "text_encoder_2", "text_encoder_3")
             device = self._parts.device
             latent = latent_canvas(canvas, self.card, lambda rgb: encode(self._parts, rgb), device=device)
-        return Prepared(latent, {"encoder_hidden_states": states, "pooled_projections": pooled})
+        return Prepared.of(latent, {"encoder_hidden_states": states, "pooled_projections": pooled}, {})
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
         """x0 of the video track (B, C, 1, H', W'), float32."""

@@ -30,7 +30,7 @@ class StableDiffusionXL:
         self._speaks_velocity = scheduler.get("prediction_type") == "v_prediction"
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
-        """Pixel canvas (B pictures, RGB in [-1, 1]) and B prompts: latents, text states, and the size in pixels."""
+        """Pixel canvas (B pictures, RGB in [-1, 1]) and B prompts or a multiple: latents, text states, and the size in pixels."""
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
@@ -45,7 +45,7 @@ class StableDiffusionXL:
         size = (grid.height, grid.width)
         told = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=device)  # as large as it was, not cut
         given = {"encoder_hidden_states": states, "text_embeds": pooled, "time_ids": told.expand(len(text), -1)}
-        return Prepared(latent, given)
+        return Prepared.of(latent, given, {})
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
         """x0 of the video track (B, C, 1, H', W'), float32."""

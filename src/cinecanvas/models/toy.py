@@ -81,7 +81,9 @@ class Toy:
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
         """The canvas itself, and the colours of the B prompts."""
         x = next(iter(canvas.tracks.values())).x
-        return Prepared(canvas, x.new_tensor([colour(prompt) for prompt in text]).double())
+        return Prepared(
+            canvas.repeat(len(text) // canvas.batch), x.new_tensor([colour(prompt) for prompt in text]).double()
+        )
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
         """E[x0 | z], float64 inside; exact at sigma 0 (a known cell), at 1 (nothing seen) and in between."""

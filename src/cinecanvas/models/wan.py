@@ -45,15 +45,14 @@ class Wan:
         from cinecanvas.models.latents import Prepared, latent_canvas
 
         with torch.inference_mode():
-            given = {"encoder_hidden_states": self._read(text)}
-            if self._sees:
-                given["encoder_hidden_states_image"] = self._seen(canvas)
+            told = {"encoder_hidden_states": self._read(text)}
+            shown = {"pictures": self._seen(canvas)} if self._sees else {}
             self._parts.drop("text_encoder", "image_encoder")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
             if self._concat:
-                given["channels"] = self._channels(canvas, latent)
+                shown["channels"] = self._channels(canvas, latent)
                 latent = self._told_by_channels(latent)
-            return Prepared(latent, given)
+            return Prepared.of(latent, told, shown)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
         """x0 of the video track (B, C, T', H', W'), float32."""
@@ -97,6 +96,8 @@ class Wan:
         network = self._expert(float(level.max()))
         given = dict(cond.given)
         rows = [x]
+        if self._sees:
+            given["encoder_hidden_states_image"] = given.pop("pictures").flatten(0, 1)
         if self._concat:
             rows.append(given.pop("channels").roll(-turn, 2))
         time = told(RAMP, level).to(x.device)
@@ -143,7 +144,7 @@ class Wan:
         return torch.where(mask[..., None] > 0, states, 0)
 
     def _seen(self, canvas: Canvas) -> Tensor:
-        """What the picture encoder says of the first frame, and of the last where the network was trained on both."""
+        """What the picture encoder says of the first frame, and of the last where both are asked (B, n, 257, C)."""
         import torch
 
         track = canvas.tracks["video"]
@@ -152,7 +153,8 @@ class Wan:
         reader, encoder = self._parts.reader("image_processor"), self._parts.network("image_encoder")
         pixels = [((p.movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy() for p in pictures.cpu()]
         seen = reader(images=pixels, return_tensors="pt")["pixel_values"]
-        return encoder(seen.to(encoder.device, encoder.dtype), output_hidden_states=True).hidden_states[-2]
+        states = encoder(seen.to(encoder.device, encoder.dtype), output_hidden_states=True).hidden_states[-2]
+        return states.unflatten(0, (-1, len(frames)))
 
     def _encode(self, rgb: Tensor) -> Tensor:
         vae = self._parts.network("vae")
