@@ -71,9 +71,10 @@ def ours(
     solver: Solver = euler,
     rescale: float = 0.0,
     prompt: str = PROMPT,
+    rising: float | None = None,
 ) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 of our fill over those levels."""
-    asked = guided(model, guidance, negative=NEGATIVE, interval=(0.0, 1.0), rescale=rescale)
+    asked = guided(model, guidance, negative=NEGATIVE, interval=(0.0, 1.0), rescale=rescale, rising=rising)
     prepared = asked.prepare(canvas, [prompt])
     schedule = Schedule(levels=tuple((level,) for level in levels))
     *_, last = fill(asked, prepared, schedule, seed=SEED, solver=solver)

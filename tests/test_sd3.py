@@ -102,12 +102,20 @@ def test_a_hole_in_a_picture_is_painted_alike_and_what_is_known_stays(folders: d
     *_, last = fill(asked, prepared, schedule, seed=SEED, solver=euler)
     known = (track.keep >= 1)[:, :, 0]
     assert bool(known.any()) and not bool(known.all())
-    assert torch.equal(last.z["video"][:, :, 0][known.expand(-1, 16, -1, -1)], track.x[:, :, 0][known.expand(-1, 16, -1, -1)])
+    assert torch.equal(
+        last.z["video"][:, :, 0][known.expand(-1, 16, -1, -1)], track.x[:, :, 0][known.expand(-1, 16, -1, -1)]
+    )
     one = torch.ones_like(track.keep)
     begun = torch.where(known, lifted(track.x, 0 * one, one)[:, :, 0], noise(model))
     mask = picture((1 - keep[0, :, 0]).expand(3, -1, -1) * 2 - 1)
     wanted = theirs(
-        folders["medium"], "Inpaint", image=picture(first), mask_image=mask, strength=1.0, latents=begun, output="latent"
+        folders["medium"],
+        "Inpaint",
+        image=picture(first),
+        mask_image=mask,
+        strength=1.0,
+        latents=begun,
+        output="latent",
     )
     assert float((last.z["video"][:, :, 0] - wanted).norm() / wanted.norm()) < 1e-5
 

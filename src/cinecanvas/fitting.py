@@ -56,15 +56,28 @@ def fit(step: Pass, load: Load, *, device: str = "auto", precision: str = "auto"
     raise _too_large(step, load, there, asked, least, room)
 
 
+def leaning(model: Model, step: Pass) -> Model:
+    """The model as a pass leans it towards its prompt."""
+    from cinecanvas.guidance import guided
+
+    return guided(
+        model,
+        step.guidance,
+        negative=step.negative,
+        interval=(step.guided_from, 1.0),
+        rising=step.rising,
+        below=step.below,
+    )
+
+
 def rehearse(model: Model, step: Pass, *, device: str = "cpu") -> Peaks:
     """What a pass of a rehearsed model takes on a device: bytes beside those that the process has already."""
     import torch
 
-    from cinecanvas.guidance import guided
     from cinecanvas.runtime.memory import Meter
 
     before = used()
-    asked = guided(model, step.guidance, negative=step.negative, interval=(step.guided_from, 1.0))
+    asked = leaning(model, step)
     with Meter() as meter:
         with meter.phase() as preparing:
             prepared = asked.prepare(_stand_in(step), [step.prompt])

@@ -337,7 +337,7 @@ def _filled(
 ) -> Iterator[Phase | Step | Fill]:
     """One pass, Fill by Fill: from the store as far as it is there, the rest from the network."""
     from cinecanvas.anchor import anchored
-    from cinecanvas.guidance import guided
+    from cinecanvas.fitting import leaning
     from cinecanvas.sampler import fill
     from cinecanvas.solvers import SOLVERS
 
@@ -347,7 +347,7 @@ def _filled(
         return
     yield trip.enters("prepare", video)
     with trip.timed("prepare"):
-        asked = guided(model, step.guidance, negative=step.negative, interval=(step.guided_from, 1.0))
+        asked = leaning(model, step)
         asked = anchored(asked, past.anchor)
         prepared = asked.prepare(_composed(step, store), [step.prompt])
         for name, z in past.known.items():

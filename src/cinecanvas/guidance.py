@@ -20,6 +20,8 @@ def guided(
     negative: str = "",
     interval: tuple[float, float] = (0.1, 1.0),
     rescale: float = 0.0,
+    rising: float | None = None,
+    below: tuple[float, float] | None = None,
 ) -> Model:
     """x0 = x0(negative) + scale (x0(prompt) - x0(negative)) (Ho & Salimans 2022); scale 1 is the model itself.
 
@@ -27,11 +29,43 @@ def guided(
     layout above sigma 0.97. A call of which no cell lies there asks for the prompt alone. rescale in 0..1: how far the
     standard deviation of x0 is brought back to that without guidance (Lin et al. 2023, eq. 15 and 16).
 
+    rising: the scale at the first moment, from which it rises evenly to `scale` at the last (Blattmann et al. 2023).
+    below: (level, scale): another scale under a level, for families of two experts.
+
     A network that was distilled to lean by itself is told the scale, and asked once (Meng et al. 2023).
     """
     if model.card.embedded:
         return _Told(model, scale)
-    return model if scale == 1 else _Guided(model, scale, negative, interval, rescale)
+    lean = _Lean(scale, interval, rescale, rising, below)
+    return model if scale == 1 and below is None else _Guided(model, lean, negative)
+
+
+@dataclass(frozen=True)
+class _Lean:
+    """How far an answer leans, by the level and the moment of a cell."""
+
+    scale: float
+    interval: tuple[float, float]
+    rescale: float
+    rising: float | None
+    below: tuple[float, float] | None
+
+    def between(self, prompted: Tensor, negative: Tensor, sigma: Tensor) -> Tensor:
+        """Two answers (B, C, T, H, W) as one; cells outside the interval take the prompted one."""
+        x0 = negative + self._scale(sigma) * (prompted - negative)
+        if self.rescale:
+            ratio = _std(prompted) / _std(x0).clamp_min(1e-8)
+            x0 = x0 * (self.rescale * ratio + 1 - self.rescale)
+        low, high = self.interval
+        return torch.where((low <= sigma) & (sigma <= high), x0, prompted)
+
+    def _scale(self, sigma: Tensor) -> Tensor | float:
+        if self.rising is not None:
+            return torch.linspace(self.rising, self.scale, sigma.shape[2]).to(sigma.device).view(1, 1, -1, 1, 1)
+        if self.below is None:
+            return self.scale
+        level, scale = self.below
+        return torch.where(sigma < level, scale, self.scale)
 
 
 @dataclass(frozen=True)
@@ -58,31 +92,20 @@ class _Both:
 class _Guided(Around):
     """A Model whose x0 leans from the negative prompt towards the prompt."""
 
-    scale: float
+    lean: _Lean
     negative: str
-    interval: tuple[float, float]
-    rescale: float
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> _Both:
         inner = self.model.prepare(canvas, [*text, *[self.negative] * len(text)])
         return _Both(inner.canvas.head(len(text)), inner)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: _Both, *, to: Tensors | None = None) -> Tensors:
-        low, high = self.interval
+        low, high = self.lean.interval
         if not any(bool(((low <= s) & (s <= high)).any()) for s in sigma.values()):
             return self.model.denoise(z, sigma, cond.inner.head(cond.canvas.batch), to=to)
         x0 = self.model.denoise(_twice(z), _twice(sigma), cond.inner, to=None if to is None else _twice(to))
-        return {name: self._lean(x0[name], sigma[name]) for name in z}
-
-    def _lean(self, both: Tensor, sigma: Tensor) -> Tensor:
-        """Both answers (2B, C, T, H, W) to one (B, C, T, H, W); cells outside the interval take the prompted one."""
-        prompted, negative = both.chunk(2)
-        x0 = negative + self.scale * (prompted - negative)
-        if self.rescale:
-            ratio = _std(prompted) / _std(x0).clamp_min(1e-8)
-            x0 = x0 * (self.rescale * ratio + 1 - self.rescale)
-        low, high = self.interval
-        return torch.where((low <= sigma) & (sigma <= high), x0, prompted)
+        halves = {name: x0[name].chunk(2) for name in z}
+        return {name: self.lean.between(both[0], both[1], sigma[name]) for name, both in halves.items()}
 
 
 def _twice(tensors: Tensors) -> Tensors:

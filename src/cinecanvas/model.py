@@ -49,7 +49,8 @@ class Score(BaseModel):
 class Recipe(BaseModel):
     """How a family is sampled at one quality: solver steps, guidance scale, timestep shift, solver's name.
 
-    Guidance acts from the noise `guided_from` up; below it a call costs half.
+    Guidance acts from the noise `guided_from` up; below it a call costs half. rising: the scale at the first moment,
+    from which it rises to `guidance` at the last. below: another scale under a level, (level, scale).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +60,8 @@ class Recipe(BaseModel):
     shift: float
     solver: Literal["euler", "heun", "dpm", "unipc"] = "dpm"
     guided_from: float = 0.1
+    rising: float | None = None
+    below: tuple[float, float] | None = None
     ramp: Ramp = STRAIGHT
 
 

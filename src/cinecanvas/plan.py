@@ -58,6 +58,8 @@ class Pass(BaseModel):
     solver: str
     guidance: float
     guided_from: float = 0.1
+    rising: float | None = None
+    below: tuple[float, float] | None = None
     seed: int
     prompt: str
     negative: str = ""
@@ -386,6 +388,8 @@ def _film(
                 solver=recipe.solver,
                 guidance=recipe.guidance,
                 guided_from=recipe.guided_from,
+                rising=recipe.rising,
+                below=recipe.below,
                 seed=seed,
                 prompt=words,
                 negative=request.negative,

@@ -53,3 +53,21 @@ def qwen() -> Any:
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     return tokenizer
+
+
+def llama() -> Any:
+    """BPE in which a long question takes few tokens, with the marks of a talk, as Llama 3 has it."""
+    from tokenizers import trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from cinecanvas.models.hunyuan import _ASKED
+
+    marks = ["<|pad|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        [_ASKED, *WORDS], trainers.BpeTrainer(special_tokens=marks, initial_alphabet=alphabet, show_progress=False)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=marks[0], eos_token=marks[-1])

@@ -183,9 +183,10 @@ CARD = still(
     steps={"draft": 12, "standard": 20, "best": 40},
     licence="Stability AI non-commercial research community licence",
     terms=Terms(
-        url="https://huggingface.co/stabilityai/stable-cascade/blob/main/LICENSE", accept=True,
+        url="https://huggingface.co/stabilityai/stable-cascade/blob/main/LICENSE",
+        accept=True,
         use="not for commercial use",
-    ),  # fmt: skip
+    ),
     limits="pictures from words only: what would encode a picture is not among its parts",
     channels=16 * GROUP**2,
     strides=(1, 128, 128),
@@ -193,8 +194,6 @@ CARD = still(
     sizes=((1024, 1024), (1152, 896), (896, 1152), (1280, 768), (768, 1280)),
 ).model_copy(
     update={
-        "source": Source(
-            repository="stabilityai/stable-cascade", beside={"prior": "stabilityai/stable-cascade-prior"}
-        )
+        "source": Source(repository="stabilityai/stable-cascade", beside={"prior": "stabilityai/stable-cascade-prior"})
     }
 )

@@ -33,13 +33,11 @@ class StableDiffusion3:
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
-        from cinecanvas.models.stills import encode
 
         with torch.inference_mode():
             states, pooled = self._read(text)
             self._parts.drop("text_encoder", "text_encoder_2", "text_encoder_3")
-            device = self._parts.device
-            latent = latent_canvas(canvas, self.card, lambda rgb: encode(self._parts, rgb), device=device)
+            latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
         return Prepared.of(latent, {"encoder_hidden_states": states, "pooled_projections": pooled}, {})
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
@@ -64,17 +62,21 @@ class StableDiffusion3:
         """RGB uint8 (1, H, W, 3); there is nothing to remember."""
         from cinecanvas.models import stills
 
-        return stills.decode(self._parts, z["video"])
+        return stills.decode(self._parts.network("vae"), z["video"], tile=self._parts.placement.tile)
+
+    def _encode(self, rgb: Tensor) -> Tensor:
+        from cinecanvas.models import stills
+
+        return stills.encode(self._parts.network("vae"), rgb)
 
     def _read(self, text: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Text states (B, 77 + 256, width), those of both CLIPs side by side before T5's; and a vector (B, width)."""
         import torch
 
-        from cinecanvas.models.stills import clip
+        from cinecanvas.models import clip
 
-        longest = self._parts.reader("tokenizer").model_max_length
-        pairs = [clip(self._parts, number, text, longest=longest) for number in (1, 2)]
-        states, pooled = (torch.cat(rows, -1) for rows in zip(*pairs, strict=True))
+        said = [clip.read(self._parts, text, number=number) for number in ("", "_2")]
+        states, pooled = (torch.cat(rows, -1) for rows in zip(*said, strict=True))
         more = self._read_longer(text).to(states)
         states = torch.nn.functional.pad(states, (0, more.shape[-1] - states.shape[-1]))
         return torch.cat([states, more], 1), pooled

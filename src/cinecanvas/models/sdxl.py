@@ -30,20 +30,20 @@ class StableDiffusionXL:
         self._speaks_velocity = scheduler.get("prediction_type") == "v_prediction"
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
-        """Pixel canvas (B pictures, RGB in [-1, 1]) and B prompts or a multiple: latents, text states, and the size in pixels."""
+        """Pixel canvas (B pictures, RGB in [-1, 1]) and B prompts or a multiple: latents, text states, its size."""
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
-        from cinecanvas.models.stills import encode
 
         with torch.inference_mode():
             states, pooled = self._read(text)
             self._parts.drop("text_encoder", "text_encoder_2")
-            device = self._parts.device
-            latent = latent_canvas(canvas, self.card, lambda rgb: encode(self._parts, rgb), device=device)
+            latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
         grid = canvas.tracks["video"].grid
         size = (grid.height, grid.width)
-        told = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=device)  # as large as it was, not cut
+        told = torch.tensor(
+            [*size, 0, 0, *size], dtype=torch.float32, device=self._parts.device
+        )  # as large as it was, not cut
         given = {"encoder_hidden_states": states, "text_embeds": pooled, "time_ids": told.expand(len(text), -1)}
         return Prepared.of(latent, given, {})
 
@@ -72,7 +72,19 @@ class StableDiffusionXL:
         """RGB uint8 (1, H, W, 3); there is nothing to remember."""
         from cinecanvas.models import stills
 
-        return stills.decode(self._parts, z["video"])
+        return stills.decode(self._vae(), z["video"], tile=self._parts.placement.tile)
+
+    def _encode(self, rgb: Tensor) -> Tensor:
+        from cinecanvas.models import stills
+
+        return stills.encode(self._vae(), rgb)
+
+    def _vae(self) -> Any:
+        """Its autoencoder overflows in half precision, and says so."""
+        import torch
+
+        upcast = self._parts.config("vae").get("force_upcast", True)
+        return self._parts.network("vae", torch.float32 if upcast else None)
 
     def _read(self, text: Sequence[str]) -> tuple[Tensor, Tensor]:
         """States of both CLIPs side by side (B, 77, width), and the second one's vector (B, width).
@@ -81,10 +93,10 @@ class StableDiffusionXL:
         """
         import torch
 
-        from cinecanvas.models.stills import clip
+        from cinecanvas.models import clip
 
-        pairs = [clip(self._parts, number, text) for number in (1, 2)]
-        states, pooled = torch.cat([states for states, _ in pairs], -1), pairs[1][1]
+        first, second = (clip.read(self._parts, text, number=number) for number in ("", "_2"))
+        states, pooled = torch.cat([first.states, second.states], -1), second.pooled
         if self._parts.layout["model_index"].get("force_zeros_for_empty_prompt", True):
             some = torch.tensor([bool(prompt) for prompt in text], device=states.device)
             states, pooled = states * some[:, None, None], pooled * some[:, None]
@@ -170,11 +182,11 @@ _TURBO = still(
     recipe=Recipe(steps=1, guidance=1.0, shift=1.0, solver="euler", ramp=Table(spacing="trailing")),
     steps={"draft": 1, "standard": 1, "best": 1},
     tasks=TASKS,
-    licence="Stability AI non-commercial community licence",
+    licence="sai-nc-community",
     terms=Terms(
         url="https://huggingface.co/stabilityai/sdxl-turbo/blob/main/LICENSE.md",
         accept=True,
-        use="for commercial use see https://stability.ai/license",
+        use="its hub calls it non-commercial, and for commercial use points to https://stability.ai/license",
     ),
     sizes=((512, 512),),
     **_ALIKE,

@@ -1,8 +1,8 @@
-"""What families of single pictures have alike: a canvas of one frame, the code of a picture, and words read by CLIP."""
+"""What families of single pictures have alike: a canvas of one frame, and the code of a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cinecanvas.model import Card, Frames
@@ -12,12 +12,11 @@ from cinecanvas.request import STILL
 if TYPE_CHECKING:  # Cards are read on machines without torch
     from torch import Tensor
 
-    from cinecanvas.models.checkpoint import Parts
-
 TASKS: dict[str, Way] = {
     "text_to_image": EXACT,
     **all_by(REPLACED, "inpaint", "outpaint"),
     "remix": ("exact", "noise up to the strength"),
+    "upscale": ("approximate", "noise up to the strength, at a size beyond the trained ones"),
 }
 MEGAPIXEL = (
     (1024, 1024), (1152, 896), (896, 1152), (1216, 832), (832, 1216), (1344, 768), (768, 1344), (1536, 640), (640, 1536)
@@ -29,43 +28,24 @@ def still(name: str, title: str, repository: str, *, tasks: Mapping[str, Way] = 
     return published(name, title, repository, tasks=tasks, seconds=STILL, max_seconds=STILL, **facts)
 
 
-def clip(parts: Parts, number: int, text: Sequence[str], *, longest: int | None = None) -> tuple[Tensor, Tensor]:
-    """What the CLIP of that number (1, 2) says of B prompts: states (B, 77, width) of its last layer but one, and its
-    first output: one vector for each prompt (B, width) if it has a projection."""
-    ending = "" if number == 1 else f"_{number}"
-    reader, encoder = parts.reader(f"tokenizer{ending}"), parts.network(f"text_encoder{ending}")
-    words = reader(
-        list(text),
-        padding="max_length",
-        max_length=longest or reader.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )
-    said = encoder(words.input_ids.to(parts.device), output_hidden_states=True)
-    return said.hidden_states[-2], said[0]
-
-
-def encode(parts: Parts, rgb: Tensor) -> Tensor:
+def encode(vae: Any, rgb: Tensor) -> Tensor:
     """Pixels (B, 3, T, H, W) in [-1, 1] to latents (B, C, T, H', W'), each frame by itself, its likeliest code."""
-    vae = parts.network("vae")
     mean, std = _scales(vae)
     frames = rgb.transpose(1, 2).flatten(0, 1)
     code = vae.encode(frames.to(vae.dtype)).latent_dist.mode().float()
     return ((code - mean) / std).unflatten(0, (len(rgb), -1)).transpose(1, 2)
 
 
-def decode(parts: Parts, latents: Tensor) -> Generator[Frames, None, None]:
-    """Latents (1, C, T, H', W') to RGB uint8, frame by frame."""
+def decode(vae: Any, latents: Tensor, *, tile: int = 0) -> Generator[Frames, None, None]:
+    """Latents (1, C, T, H', W') to RGB uint8, frame by frame; tile: the side (px) of the squares that it is done in."""
     import torch
 
     from cinecanvas.models.latents import frames_of
 
-    vae = parts.network("vae")
     mean, std = _scales(vae)
-    if parts.placement.tile:
+    if tile:
         vae.enable_tiling()
-        vae.tile_sample_min_size = parts.placement.tile
-        vae.tile_latent_min_size = parts.placement.tile // stride_of(vae.config)
+        vae.tile_sample_min_size, vae.tile_latent_min_size = tile, tile // stride_of(vae.config)
     for z in latents[0].unbind(1):
         with torch.inference_mode():
             rgb = vae.decode((z[None].to(vae.device) * std + mean).to(vae.dtype), return_dict=False)[0]
@@ -85,6 +65,5 @@ def _scales(vae: Any) -> tuple[Tensor, Tensor]:
     config = vae.config
     mean = config.get("latents_mean") or [config.get("shift_factor") or 0.0]
     std = config.get("latents_std") or [1.0]
-    at = (torch.tensor(list(row), device=vae.device).view(1, -1, 1, 1) for row in (mean, std))
-    middle, spread = at
+    middle, spread = (torch.tensor(list(row), device=vae.device).view(1, -1, 1, 1) for row in (mean, std))
     return middle, spread / config.scaling_factor

@@ -269,17 +269,25 @@ _BOTH_ENDS: dict[str, Way] = {"keyframes": ("exact", "first and last as channels
 
 
 def _card(
-    name: str, title: str, size: str, tasks: Mapping[str, Way], *, shift: float, guidance: float, **facts: Any
+    name: str,
+    title: str,
+    size: str,
+    tasks: Mapping[str, Way],
+    *,
+    shift: float,
+    guidance: float,
+    below: tuple[float, float] | None = None,
+    **facts: Any,
 ) -> Card:
     """One of the published; what is not said is as in most of them."""
     repository = f"Wan-AI/{facts.pop('repository')}-Diffusers"
-    recipe = Recipe(steps=30, guidance=guidance, guided_from=0.0, shift=shift, solver="unipc", ramp=RAMP)
+    recipe = Recipe(steps=30, guidance=guidance, below=below, guided_from=0.0, shift=shift, solver="unipc", ramp=RAMP)
     most = {"channels": 16, "strides": (4, 8, 8), "sides": 16, "fps": 16.0, "seconds": 81 / 16}
     length = {"window": 21, "overlap": 5, "max_seconds": 60.0, "sizes": _SIZES[size]}
     return published(name, title, repository, tasks=tasks, recipe=recipe, **{**most, **length, **facts})
 
 
-_FINER = {"channels": 48, "strides": (4, 16, 16), "sides": 32, "fps": 24.0, "seconds": 121 / 24}
+_FINER: dict[str, Any] = {"channels": 48, "strides": (4, 16, 16), "sides": 32, "fps": 24.0, "seconds": 121 / 24}
 CARDS = {
     card.name: card
     for card in (
@@ -335,6 +343,7 @@ CARDS = {
             _WORDS | _BY_REPLACEMENT,
             shift=3.0,
             guidance=4.0,
+            below=(0.875, 3.0),
             repository="Wan2.2-T2V-A14B",
         ),
         _card(
