@@ -178,17 +178,19 @@ def print_cards(cards: Sequence[Card]) -> None:
     for card in cards:
         sizes = " ".join(f"{w}x{h}" for w, h in card.sizes) or "any"
         count = f"{card.parameters / 1e6:.1f} M" if card.parameters else "none"
-        table.add_row(card.name, card.title, sizes, f"{card.max_seconds:g}", f"{card.fps:g}", count, card.licence)
+        length = ("one picture", "") if card.still else (f"{card.max_seconds:g}", f"{card.fps:g}")
+        table.add_row(card.name, card.title, sizes, *length, count, card.licence)
     Console(highlight=False).print(table)
 
 
 def print_card(card: Card) -> None:
     """One Card as lines; scores with their interval, ceiling and floor."""
+    longest = f"{card.seconds:g} s by itself, at most {card.max_seconds:g} s at {card.fps:g} frames per second"
     rows = {
         "licence": card.licence,
         "limits": card.limits,
         "sizes": " ".join(f"{w}x{h}" for w, h in card.sizes),
-        "length": f"{card.seconds:g} s by itself, at most {card.max_seconds:g} s at {card.fps:g} frames per second",
+        "length": "one picture" if card.still else longest,
         "tasks": ", ".join(f"{task} ({how})" for task, how in card.tasks.items()),
         "weights": f"{card.parameters / 1e6:.1f} M parameters, {_bytes(card.bytes)}" if card.parameters else "none",
         "training": card.training,

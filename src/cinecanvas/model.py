@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cinecanvas.ramp import STRAIGHT, Ramp
-from cinecanvas.request import Quality
+from cinecanvas.request import STILL, Quality
 from cinecanvas.runtime.placement import Placement
 
 if TYPE_CHECKING:  # the server reads Cards on machines without torch
@@ -146,6 +146,11 @@ class Card(BaseModel):
     training: str = ""  # the exact command and its cost
     scores: tuple[Score, ...] = ()
     notes: str = ""
+
+    @property
+    def still(self) -> bool:
+        """Whether single pictures are all that it makes."""
+        return self.max_seconds <= STILL
 
 
 class Conditioning(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -86,6 +86,12 @@ def ready(*, where: Settings | None = None) -> dict[str, Card]:
         for name, card in cards(where=here).items()
         if card.source is None or (name in held and held[name].whole)
     }
+
+
+def others(*, where: Settings | None = None) -> Iterator[Card]:
+    """The Cards that a refusal may name, those whose weights are here first; nothing is looked up before the first."""
+    here = where or settings()
+    yield from (card for name, card in {**ready(where=here), **cards(where=here)}.items() if name != "toy")
 
 
 @functools.cache
