@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cinecanvas.errors import Unsupported
-from cinecanvas.model import Card, Family, Frames, Model, Recipe, Source, Terms
+from cinecanvas.model import Card, Family, Frames, Model, Recipe, Terms
 from cinecanvas.models.published import EXACT
 from cinecanvas.models.stills import still
 from cinecanvas.ramp import Cosine
@@ -103,11 +103,12 @@ class Cascade:
         source = torch.Generator().manual_seed(0)
         height, width = (side // GROUP * FINE for side in cells.shape[2:])
         shape = (1, network.config.in_channels, height, width)
-        x = torch.randn(shape, generator=source).to(cells.device, dtype)
+        x = torch.randn(shape, generator=source).to(cells.device)
         beside = {"clip_text_pooled": word[:, None].to(dtype), "effnet": cells.to(dtype)}
         for step in range(STEPS):
             time = 1 - step / STEPS
-            noise = network(sample=x, timestep_ratio=x.new_full((1,), time), return_dict=False, **beside)[0]
+            told = x.new_full((1,), time).to(dtype)
+            noise = network(sample=x.to(dtype), timestep_ratio=told, return_dict=False, **beside)[0].float()
             here, there = RAMP.share(time), RAMP.share(time - 1 / STEPS)
             kept = here / there
             mean = (x - (1 - kept) / (1 - here) ** 0.5 * noise) / kept**0.5
@@ -178,6 +179,7 @@ CARD = still(
     "stable-cascade",
     "Stable Cascade",
     "stabilityai/stable-cascade",
+    beside={"prior": "stabilityai/stable-cascade-prior"},
     tasks={"text_to_image": EXACT},
     recipe=Recipe(steps=20, guidance=4.0, guided_from=0.0, shift=1.0, solver="euler", ramp=RAMP),
     steps={"draft": 12, "standard": 20, "best": 40},
@@ -192,8 +194,4 @@ CARD = still(
     strides=(1, 128, 128),
     sides=128,
     sizes=((1024, 1024), (1152, 896), (896, 1152), (1280, 768), (768, 1280)),
-).model_copy(
-    update={
-        "source": Source(repository="stabilityai/stable-cascade", beside={"prior": "stabilityai/stable-cascade-prior"})
-    }
 )

@@ -142,10 +142,11 @@ def _card(name: str, title: str, repository: str, *, network: int, guidance: flo
         name,
         title,
         f"stabilityai/{repository}",
+        gated=True,
         recipe=Recipe(steps=steps, guidance=guidance, guided_from=0.0, shift=3.0, solver="euler", ramp=RAMP),
         steps=dict.fromkeys(("draft", "standard", "best"), steps)
         if distilled
-        else {"draft": steps // 2, "standard": steps, "best": steps + steps // 2},
+        else {"draft": steps // 2, "standard": steps, "best": 50},
         licence="Stability AI Community License",
         terms=Terms(
             url="https://stability.ai/community-license-agreement",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from cinecanvas.model import Card, Frames
+from cinecanvas.model import Card, Frames, Source
 from cinecanvas.models.published import EXACT, REPLACED, Way, all_by, published
 from cinecanvas.request import STILL
 
@@ -23,9 +24,19 @@ MEGAPIXEL = (
 )  # fmt: skip
 
 
-def still(name: str, title: str, repository: str, *, tasks: Mapping[str, Way] = TASKS, **facts: Any) -> Card:
-    """The Card of a model that makes single pictures; facts as `published` takes them."""
-    return published(name, title, repository, tasks=tasks, seconds=STILL, max_seconds=STILL, **facts)
+def still(
+    name: str,
+    title: str,
+    repository: str,
+    *,
+    tasks: Mapping[str, Way] = TASKS,
+    gated: bool = False,
+    beside: Mapping[str, str] = MappingProxyType({}),
+    **facts: Any,
+) -> Card:
+    """The Card of a model that makes single pictures; facts as `published` takes them, gated and beside as Source."""
+    card = published(name, title, repository, tasks=tasks, seconds=STILL, max_seconds=STILL, **facts)
+    return card.model_copy(update={"source": Source(repository=repository, gated=gated, beside=dict(beside))})
 
 
 def encode(vae: Any, rgb: Tensor) -> Tensor:
