@@ -127,7 +127,7 @@ def test_without_a_name_the_prompt_names_the_file_and_nothing_is_overwritten(
         (["generate", "a", "--sizes", "64x64"], "--size"),
         (["frobnicate"], "frobnicate"),
         (["plan", ""], "prompt is empty"),
-        (["models", "sora"], "no model 'sora'"),
+        (["models", "show", "sora"], "no model 'sora'"),
         (["train", "wan"], "'wan'"),
         (["train", "diorama", "--preset", "abacus"], "abacus"),
         (["train", "diorama", "--resume", "-o", "nowhere"], "nowhere"),
@@ -249,8 +249,8 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = called(capsys, "models")
     assert code == 0 and "toy" in out and "wan2.2-ti2v-5b" in out
     assert json.loads(called(capsys, "models", "--json")[1])["models"]
-    assert "knows colour" in called(capsys, "models", "toy")[1]
-    assert json.loads(called(capsys, "models", "toy", "--json")[1])["name"] == "toy"
+    assert "knows colour" in called(capsys, "models", "show", "toy")[1]
+    assert json.loads(called(capsys, "models", "show", "toy", "--json")[1])["name"] == "toy"
 
 
 def test_a_film_goes_from_verb_to_verb(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

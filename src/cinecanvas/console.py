@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:  # none of it is needed to print the help
@@ -74,6 +74,28 @@ def watched_run(events: Iterator[Any], *, silent: bool) -> Any:
                 console.print(f"{event.phase} {event.done:.0%}  {left}  {event.note}")
                 told = time.monotonic()
     assert last is not None, "the run told nothing"
+    return last
+
+
+def watched_bytes(events: Iterator[Any], *, silent: bool) -> Any:
+    """Bytes on their way to the last: a bar where somebody looks, else a line at every tenth."""
+    from contextlib import closing
+
+    from rich.progress import BarColumn, DownloadColumn, TextColumn
+
+    bar = _bar(TextColumn("{task.description:<30}"), BarColumn(30), DownloadColumn(), silent=silent)
+    console, tenth, last = bar.console, 0, None
+    with closing(cast(Any, events)), bar:
+        task = bar.add_task("", total=None, left="")
+        for last in events:
+            rate = getattr(last, "rate", 0.0)
+            left = f"{rate / 1e6:.3g} MB/s  {_duration((last.of - last.done) / rate)} left" if rate else ""
+            name = getattr(last, "file", "") or getattr(last, "path", "")
+            bar.update(task, description=name[-30:], completed=last.done, total=last.of, left=left)
+            if not console.is_terminal and last.of and last.done * 10 // last.of > tenth:
+                tenth = last.done * 10 // last.of
+                console.print(f"{tenth}0 % of {_bytes(last.of)}  {left}")
+    assert last is not None, "nothing came"
     return last
 
 
@@ -169,21 +191,31 @@ def _print_reading(reading: Reading | None) -> None:
         print(f"  ignored: {', '.join(reading.ignored)}")
 
 
-def print_cards(cards: Sequence[Card]) -> None:
+def print_cards(cards: Sequence[Card], states: Mapping[str, str]) -> None:
+    """Models by name, what they are and do; what is only approximate stands in brackets."""
     from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
 
-    columns = ("what it is", "sizes (px)", "seconds", "fps", "parameters", "licence")
-    table = Table(Column("model", no_wrap=True), *columns, box=None, pad_edge=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
     for card in cards:
-        sizes = " ".join(f"{w}x{h}" for w, h in card.sizes) or "any"
-        count = f"{card.parameters / 1e6:.1f} M" if card.parameters else "none"
-        length = ("one picture", "") if card.still else (f"{card.max_seconds:g}", f"{card.fps:g}")
-        table.add_row(card.name, card.title, sizes, *length, count, card.licence)
+        done = (name if card.tasks[task] == "exact" else f"({name})" for task in card.tasks for name in [_words(task)])
+        longest = "pictures" if card.still else f"up to {card.max_seconds:g} s"
+        table.add_row(card.name, f"{card.title}. {card.licence}; {states[card.name]}")
+        table.add_row("", f"{longest}: {', '.join(done)}")
     Console(highlight=False).print(table)
 
 
-def print_card(card: Card) -> None:
+def _words(task: str) -> str:
+    return task.replace("_", " ")
+
+
+def _way(card: Card, task: str) -> str:
+    return f": {card.ways[task]}" if task in card.ways else ""
+
+
+def print_card(card: Card, state: str) -> None:
     """One Card as lines; scores with their interval, ceiling and floor."""
     longest = f"{card.seconds:g} s by itself, at most {card.max_seconds:g} s at {card.fps:g} frames per second"
     rows = {
@@ -191,8 +223,13 @@ def print_card(card: Card) -> None:
         "limits": card.limits,
         "sizes": " ".join(f"{w}x{h}" for w, h in card.sizes),
         "length": "one picture" if card.still else longest,
-        "tasks": ", ".join(f"{task} ({how})" for task, how in card.tasks.items()),
-        "weights": f"{card.parameters / 1e6:.1f} M parameters, {_bytes(card.bytes)}" if card.parameters else "none",
+        "tasks": ", ".join(f"{_words(task)} ({how}{_way(card, task)})" for task, how in card.tasks.items()),
+        "territory": card.terms.territory,
+        "revenue": card.terms.revenue,
+        "use": card.terms.use,
+        "source": f"{card.source.repository} at {card.source.revision}" if card.source else "",
+        "weights": state,
+        "size": f"{card.parameters / 1e6:.1f} M parameters, {_bytes(card.bytes)}" if card.parameters else "",
         "training": card.training,
         "notes": card.notes,
         **{f"knows {slot}": ", ".join(values) for slot, values in card.words.items()},

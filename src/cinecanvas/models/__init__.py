@@ -77,6 +77,12 @@ def cards(*, where: Settings | None = None) -> dict[str, Card]:
     return {name: entry.card for name, entry in known.items() if entry.card is not None}
 
 
+def troubles(*, where: Settings | None = None) -> dict[str, str]:
+    """What keeps the others from serving, by their names."""
+    known = _known(where or settings())
+    return {name: entry.trouble for name, entry in known.items() if entry.card is None}
+
+
 def ready(*, where: Settings | None = None) -> dict[str, Card]:
     """The Cards whose weights are here."""
     here = where or settings()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import shutil
 import struct
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +20,8 @@ from cinecanvas.models.checkpoint import INDEX, layout
 from cinecanvas.settings import Settings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_VARIANTS = (".fp16.", ".bf16.", ".fp32.", "non_ema", "flax", "openvino")
 
 
 class Held(BaseModel):
@@ -40,6 +45,15 @@ class Receipt(BaseModel):
     files: dict[str, Held] = Field(default_factory=dict)  # by their paths in the folder
     since: str = ""
     whole: bool = True  # False: some files are still to come
+
+
+class Checked(NamedTuple):
+    """A file that was read again: what is wrong with it, or "", and the bytes that have been looked at."""
+
+    path: str
+    trouble: str
+    done: int
+    of: int
 
 
 def receipts(where: Settings) -> dict[str, Receipt]:
@@ -70,6 +84,51 @@ def add(name: str, folder: Path, where: Settings) -> Receipt:
     receipt = Receipt(name=name, folder=folder, files=files, since=date.today().isoformat())
     keep(receipt, where)
     return receipt
+
+
+def remove(name: str, where: Settings) -> int:
+    """Forget a checkpoint, and delete it if it was fetched; a folder that was added stays. Returns the bytes freed."""
+    receipt = receipts(where).get(name)
+    if receipt is None:
+        raise BadRequest(f"No weights of {name[:60]!r} are here", do="See `cine models`")
+    ours = receipt.folder == where.models / name
+    gone = where.models / f".{name}.gone"
+    with suppress(OSError):
+        shutil.rmtree(gone)
+    try:
+        (where.models / f"{name}.json").unlink(missing_ok=True)
+        if ours and receipt.folder.is_dir():
+            receipt.folder.replace(gone)  # at once: half of a checkpoint is never taken for a whole one
+            freed = sum(path.stat().st_size for path in gone.rglob("*") if path.is_file())
+            shutil.rmtree(gone)
+            return freed
+    except OSError as error:
+        raise CannotWrite(f"The weights of {name} cannot be deleted ({error.strerror})") from error
+    return 0
+
+
+def verify(name: str, where: Settings) -> Iterator[Checked]:
+    """Read every file of a checkpoint, and say of each what is wrong with it, if anything is."""
+    receipt = receipts(where).get(name)
+    if receipt is None:
+        raise BadRequest(f"No weights of {name[:60]!r} are here", do=f"cine models pull {name}")
+    total, done = sum(held.bytes for held in receipt.files.values()), 0
+    for path, held in receipt.files.items():
+        file = receipt.folder / path
+        trouble = ""
+        if not file.is_file():
+            trouble = "is missing"
+        elif file.stat().st_size != held.bytes:
+            trouble = f"has {file.stat().st_size:,} of {held.bytes:,} bytes"
+        elif held.sha256 and _sha256(file) != held.sha256:
+            trouble = "is damaged: its sha256 is another"
+        elif not held.sha256 and path.endswith(".safetensors"):
+            try:
+                check_safetensors(file, named=path)
+            except BadWeights as error:
+                trouble = error.asked.removeprefix(path).strip()
+        done += held.bytes
+        yield Checked(path, trouble, done, total)
 
 
 def keep(receipt: Receipt, where: Settings) -> None:
@@ -124,8 +183,8 @@ def _check_part(folder: Path, part: str, kind: str) -> None:
         return
     if not (here / "config.json").is_file():
         raise BadWeights(f"{named}/config.json is missing", do="Fetch the checkpoint again")
-    shards = [path.name for path in here.glob("*.safetensors")]
-    for index in here.glob("*.safetensors.index.json"):
+    shards = one_variant([path.name for path in here.glob("*.safetensors")])
+    for index in here.glob("*.safetensors.index.json") if not shards or "-of-" in shards[0] else ():
         try:
             wanted = set(json.loads(index.read_bytes())["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError) as error:
@@ -134,7 +193,7 @@ def _check_part(folder: Path, part: str, kind: str) -> None:
         if missing:
             raise BadWeights(f"{named}/{missing[0][:80]} is missing", do="Fetch the checkpoint again")
     if not shards:
-        pickled = next((path.name for path in here.iterdir() if path.suffix in _PICKLES), None)
+        pickled = next((path.name for path in here.iterdir() if path.suffix in PICKLES), None)
         raise BadWeights(
             f"{named} has its weights as a pickle ({pickled}), which could run code"
             if pickled
@@ -144,6 +203,12 @@ def _check_part(folder: Path, part: str, kind: str) -> None:
         )
     for shard in shards:
         check_safetensors(here / shard, named=f"{named}/{shard}")
+
+
+def one_variant(names: Sequence[str]) -> list[str]:
+    """Of the weights of a part, those that are loaded: no other precision that lies beside, one file before many."""
+    plain = [name for name in names if not any(mark in name for mark in _VARIANTS)] or names
+    return [name for name in plain if "-of-" not in name] or list(plain)
 
 
 def check_safetensors(path: Path, *, named: str) -> int:
@@ -162,6 +227,11 @@ def check_safetensors(path: Path, *, named: str) -> int:
     if size != whole:
         raise BadWeights(f"{named} is cut off: {size:,} of {whole:,} bytes are there", do="Fetch it again")
     return size
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:
