@@ -16,6 +16,7 @@ from cinecanvas.errors import BadRequest, BadWeights
 
 if TYPE_CHECKING:
     from cinecanvas.model import Card
+    from cinecanvas.models.shelf import Receipt
     from cinecanvas.settings import Settings
 
 models = typer.Typer(name="models", help="List models; fetch, add, verify and remove weights.")
@@ -82,26 +83,47 @@ def pull(
 ) -> None:
     """Fetch the weights of a model; what was begun is gone on with."""
     from cinecanvas.models import card
-    from cinecanvas.models.pull import Hub
-    from cinecanvas.models.pull import pull as pulled
+    from cinecanvas.settings import settings
+
+    _pulled(card(name), settings(), source, accept=accept, workers=workers, silent=as_json or quiet)
+    held = shelved(name)
+    size = sum(one.bytes for one in held.files.values())
+    if as_json:
+        print(json.dumps({"name": name, "bytes": size, "files": len(held.files)}))
+    elif not quiet:
+        print(f"{name} is here: {size / 1e9:.3g} GB in {len(held.files)} files")
+
+
+def at_hand(name: str) -> None:
+    """See that the weights of a model are here before it is asked for anything; a terminal may fetch them now."""
+    from cinecanvas.models import card, shelf
     from cinecanvas.settings import settings
 
     one, here = card(name), settings()
+    if one.source is None or shelf.folder_of(name, here) is not None:
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and one.source.repository):
+        return  # loading says in one line what to do
+    if typer.confirm(f"The weights of {name} are not here. Fetch them from {one.source.repository}?", default=True):
+        _pulled(one, here, "", accept=False, workers=4, silent=False)
+
+
+def _pulled(one: Card, here: Settings, source: str, *, accept: bool, workers: int, silent: bool) -> None:
+    """Fetch, with the licence shown before and the bytes shown meanwhile."""
+    from cinecanvas.models.pull import Hub
+    from cinecanvas.models.pull import pull as pulled
+
     folder = Path(source).expanduser() if source and "://" not in source else None
     if folder is None and any(os.environ.get(name, "") not in ("", "0") for name in _OFFLINE):
         raise BadRequest(
             "This machine was told to stay offline",
             "Weights come from a folder then",
-            f"cine models pull {name} --from FOLDER, or unset {' and '.join(_OFFLINE)}",
+            f"cine models pull {one.name} --from FOLDER, or unset {' and '.join(_OFFLINE)}",
         )
-    agreed(one, here, accept=accept, silent=as_json or quiet)
+    agreed(one, here, accept=accept, silent=silent)
     hub = Hub() if folder is not None else Hub.of(os.environ, mirror=source)
     events = pulled(one, here, hub=hub, mirror=folder, workers=workers)
-    last = watched_bytes(cast(Iterator[Any], events), silent=as_json or quiet)
-    if as_json:
-        print(json.dumps({"name": name, "bytes": last.of, "files": _files(name, here)}))
-    elif not quiet:
-        print(f"{name} is here: {last.of / 1e9:.3g} GB in {_files(name, here)} files")
+    watched_bytes(cast(Iterator[Any], events), silent=silent)
 
 
 @models.command()
@@ -161,7 +183,8 @@ def verify(name: Name, as_json: Json = False, quiet: Quiet = False) -> None:
 
     last = watched_bytes(noted(), silent=as_json or quiet)
     if as_json:
-        print(json.dumps({"name": name, "files": _files(name, settings()), "bytes": last.of, "broken": broken}))
+        files = len(shelved(name).files)
+        print(json.dumps({"name": name, "files": files, "bytes": last.of, "broken": broken}))
     else:
         for path, trouble in broken.items():
             print(f"{path} {trouble}")
@@ -171,7 +194,7 @@ def verify(name: Name, as_json: Json = False, quiet: Quiet = False) -> None:
             do=f"cine models remove {name}, then cine models pull {name}",
         )
     if not (as_json or quiet):
-        print(f"{name}: all {_files(name, settings())} files are whole")
+        print(f"{name}: all {len(shelved(name).files)} files are whole")
 
 
 def agreed(card: Card, where: Settings, *, accept: bool, silent: bool) -> None:
@@ -215,7 +238,9 @@ def _state(card: Card, where: Settings) -> str:
     return f"here, {size}" if receipt.whole else f"in part, of {size}"
 
 
-def _files(name: str, where: Settings) -> int:
+def shelved(name: str) -> Receipt:
+    """The receipt of weights that are here."""
     from cinecanvas.models import shelf
+    from cinecanvas.settings import settings
 
-    return len(shelf.receipts(where)[name].files)
+    return shelf.receipts(settings())[name]

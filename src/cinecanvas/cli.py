@@ -19,7 +19,7 @@ import typer
 
 from cinecanvas import request as tasks
 from cinecanvas.arguments import fit_named, free_name, keeper, place_of, second_and_picture, store_here, taken
-from cinecanvas.checkpoints import models
+from cinecanvas.checkpoints import at_hand, models
 from cinecanvas.console import (
     done_json,
     plan_json,
@@ -108,6 +108,8 @@ def _made(request: Request, out: Out = "", live: Live = False, as_json: Json = F
     """The trip of a request, watched, and what it came to."""
     from cinecanvas.generate import generate as run
 
+    if not (quiet or as_json):
+        at_hand(request.model)
     ending = ".png" if request.seconds == STILL else ".mp4"
     name = out or free_name(request.prompt, request.count, ending=ending)
     done = watched(run(request, out=name, store=keeper(request), live=live), silent=quiet or as_json)

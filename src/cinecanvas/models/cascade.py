@@ -48,17 +48,18 @@ class Cascade:
 
         from cinecanvas.canvas import Track
         from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
-            states, pooled = self._read(text)
+            readers = (f"{self._prefix}tokenizer", f"{self._prefix}text_encoder")
+            told = remembered(self._prior, text, self._read, by=readers)
             self._prior.drop(f"{self._prefix}text_encoder")
             latent = latent_canvas(canvas, self.card, _refused, device=self._parts.device)
-        word = pooled[: canvas.batch, 0, :, None, None, None].float()
+        word = told["clip_text_pooled"][: canvas.batch, 0, :, None, None, None].float()
         words = Track(word, torch.ones_like(word[:, :1]), latent.tracks["video"].grid)
         latent = replace(latent, tracks={**latent.tracks, "words": words})
         width = self._prior.config(f"{self._prefix}prior")["clip_image_in_channels"]
-        unseen = states.new_zeros(len(states), 1, width)
-        told = {"clip_text": states, "clip_text_pooled": pooled, "clip_img": unseen}
+        told["clip_img"] = word.new_zeros(len(text), 1, width)
         return Prepared.of(latent, told, {})
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
@@ -116,7 +117,7 @@ class Cascade:
             x = mean + spread * torch.randn(shape, generator=source).to(x)
         return x
 
-    def _read(self, text: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def _read(self, text: Sequence[str]) -> dict[str, Tensor]:
         """States (B, 77, width) of the last layer, and one vector for each prompt (B, 1, width)."""
         reader = self._prior.reader(f"{self._prefix}tokenizer")
         encoder = self._prior.network(f"{self._prefix}text_encoder")
@@ -124,7 +125,7 @@ class Cascade:
             list(text), padding="max_length", max_length=reader.model_max_length, truncation=True, return_tensors="pt"
         ).to(self._parts.device)
         said = encoder(words.input_ids, attention_mask=words.attention_mask, output_hidden_states=True)
-        return said.hidden_states[-1], said.text_embeds[:, None]
+        return {"clip_text": said.hidden_states[-1], "clip_text_pooled": said.text_embeds[:, None]}
 
 
 _NOISIEST = RAMP.levels(1, shift=1.0, cells=0)[0]

@@ -42,9 +42,10 @@ class CogVideoX:
 
         from cinecanvas.canvas import Track
         from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
-            told, shown = {"encoder_hidden_states": self._read(text)}, {}
+            told, shown = remembered(self._parts, text, self._read, by=("tokenizer", "text_encoder")), {}
             self._parts.drop("text_encoder")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
             track = latent.tracks["video"]
@@ -140,13 +141,14 @@ class CogVideoX:
         size = config["attention_head_dim"]
         return get_3d_rotary_pos_embed(embed_dim=size, grid_size=(down, across), device=x.device, **where)
 
-    def _read(self, text: Sequence[str]) -> Tensor:
+    def _read(self, text: Sequence[str]) -> dict[str, Tensor]:
         """Text states (B, 226, width), padding among them: the encoder is given no mask."""
         longest = self._network.get("max_text_seq_length", 226)
         words = self._parts.reader("tokenizer")(
             list(text), padding="max_length", max_length=longest, truncation=True, return_tensors="pt"
         )
-        return self._parts.network("text_encoder")(words["input_ids"].to(self._parts.device))[0]
+        states = self._parts.network("text_encoder")(words["input_ids"].to(self._parts.device))[0]
+        return {"encoder_hidden_states": states}
 
     def _encode(self, rgb: Tensor) -> Tensor:
         vae = self._parts.network("vae")

@@ -45,9 +45,11 @@ class Hunyuan:
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
-            told = self._read(text)
+            encoders = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+            told = remembered(self._parts, text, self._read, by=encoders)
             self._parts.drop("text_encoder", "text_encoder_2")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
             return Prepared.of(latent, told, {})

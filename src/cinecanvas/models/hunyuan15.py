@@ -51,9 +51,12 @@ class Hunyuan15:
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
-            told, shown = self._read(text) | self._spelt(text), {"image_embeds": self._seen(canvas)}
+            encoders = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+            told = remembered(self._parts, text, lambda text: self._read(text) | self._spelt(text), by=encoders)
+            shown = {"image_embeds": self._seen(canvas)}
             self._parts.drop("text_encoder", "text_encoder_2", "image_encoder")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
             track = latent.tracks["video"]

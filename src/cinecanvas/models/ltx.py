@@ -35,9 +35,10 @@ class LTX:
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
-            told = self._read(text)
+            told = remembered(self._parts, text, self._read, by=("tokenizer", "text_encoder"))
             self._parts.drop("text_encoder")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
             return Prepared.of(latent, told, {})

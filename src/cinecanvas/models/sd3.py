@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # Cards are read on machines without torch
     from cinecanvas.models.latents import Prepared
 
 TOKENS = 256  # of a prompt, for T5; both CLIPs read what their tokenizers hold
+_READERS = tuple(f"{part}{number}" for part in ("tokenizer", "text_encoder") for number in ("", "_2", "_3"))
 RAMP = Line(least=1 / TRAINED, closed=True, twice=True)
 
 
@@ -33,12 +34,13 @@ class StableDiffusion3:
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
-            states, pooled = self._read(text)
+            told = remembered(self._parts, text, self._read, by=_READERS)
             self._parts.drop("text_encoder", "text_encoder_2", "text_encoder_3")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
-        return Prepared.of(latent, {"encoder_hidden_states": states, "pooled_projections": pooled}, {})
+        return Prepared.of(latent, told, {})
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
         """x0 of the video track (B, C, 1, H', W'), float32."""
@@ -69,7 +71,7 @@ class StableDiffusion3:
 
         return stills.encode(self._parts.network("vae"), rgb)
 
-    def _read(self, text: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def _read(self, text: Sequence[str]) -> dict[str, Tensor]:
         """Text states (B, 77 + 256, width), those of both CLIPs side by side before T5's; and a vector (B, width)."""
         import torch
 
@@ -79,7 +81,7 @@ class StableDiffusion3:
         states, pooled = (torch.cat(rows, -1) for rows in zip(*said, strict=True))
         more = self._read_longer(text).to(states)
         states = torch.nn.functional.pad(states, (0, more.shape[-1] - states.shape[-1]))
-        return torch.cat([states, more], 1), pooled
+        return {"encoder_hidden_states": torch.cat([states, more], 1), "pooled_projections": pooled}
 
     def _read_longer(self, text: Sequence[str]) -> Tensor:
         """T5's states (B, 256, width), padding among them; zeros where the folder has no T5."""

@@ -34,18 +34,22 @@ class StableDiffusionXL:
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
-            states, pooled = self._read(text)
+            encoders = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+            told = remembered(self._parts, text, self._read, by=encoders)
             self._parts.drop("text_encoder", "text_encoder_2")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
+        if self._parts.layout["model_index"].get("force_zeros_for_empty_prompt", True):
+            told = {
+                name: torch.stack([row * bool(prompt) for row, prompt in zip(rows, text, strict=True)])
+                for name, rows in told.items()
+            }
         grid = canvas.tracks["video"].grid
-        size = (grid.height, grid.width)
-        told = torch.tensor(
-            [*size, 0, 0, *size], dtype=torch.float32, device=self._parts.device
-        )  # as large as it was, not cut
-        given = {"encoder_hidden_states": states, "text_embeds": pooled, "time_ids": told.expand(len(text), -1)}
-        return Prepared.of(latent, given, {})
+        size = (grid.height, grid.width)  # as large as it was, and not cut
+        told["time_ids"] = torch.tensor([[*size, 0, 0, *size]] * len(text), device=self._parts.device)
+        return Prepared.of(latent, told, {})
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
         """x0 of the video track (B, C, 1, H', W'), float32."""
@@ -86,21 +90,14 @@ class StableDiffusionXL:
         upcast = self._parts.config("vae").get("force_upcast", True)
         return self._parts.network("vae", torch.float32 if upcast else None)
 
-    def _read(self, text: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """States of both CLIPs side by side (B, 77, width), and the second one's vector (B, width).
-
-        No words at all are zeros, where the folder says so.
-        """
+    def _read(self, text: Sequence[str]) -> dict[str, Tensor]:
+        """States of both CLIPs side by side (B, 77, width), and the second one's vector (B, width)."""
         import torch
 
         from cinecanvas.models import clip
 
         first, second = (clip.read(self._parts, text, number=number) for number in ("", "_2"))
-        states, pooled = torch.cat([first.states, second.states], -1), second.pooled
-        if self._parts.layout["model_index"].get("force_zeros_for_empty_prompt", True):
-            some = torch.tensor([bool(prompt) for prompt in text], device=states.device)
-            states, pooled = states * some[:, None, None], pooled * some[:, None]
-        return states, pooled
+        return {"encoder_hidden_states": torch.cat([first.states, second.states], -1), "text_embeds": second.pooled}
 
 
 def ramp_of(scheduler: Mapping[str, Any]) -> Table:

@@ -43,9 +43,10 @@ class Wan:
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
-            told = {"encoder_hidden_states": self._read(text)}
+            told = remembered(self._parts, text, self._read, by=("tokenizer", "text_encoder"))
             shown = {"pictures": self._seen(canvas)} if self._sees else {}
             self._parts.drop("text_encoder", "image_encoder")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
@@ -127,7 +128,7 @@ class Wan:
         self._parts.drop(other)
         return self._parts.network(wanted)
 
-    def _read(self, text: Sequence[str]) -> Tensor:
+    def _read(self, text: Sequence[str]) -> dict[str, Tensor]:
         """Text states (B, 512, width); what is beyond a prompt's end is zero."""
         import torch
 
@@ -141,7 +142,7 @@ class Wan:
         encoder = self._parts.network("text_encoder")
         ids, mask = (words[name].to(self._parts.device) for name in ("input_ids", "attention_mask"))
         states = encoder(ids, mask).last_hidden_state
-        return torch.where(mask[..., None] > 0, states, 0)
+        return {"encoder_hidden_states": torch.where(mask[..., None] > 0, states, 0)}
 
     def _seen(self, canvas: Canvas) -> Tensor:
         """What the picture encoder says of the first frame, and of the last where both are asked (B, n, 257, C)."""
