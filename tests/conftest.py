@@ -1,4 +1,4 @@
-"""Databases for the tests of the jobs: each test gets a fresh one, of both kinds."""
+"""A home of the tests' own; databases for those of the jobs: each gets a fresh one, of both kinds."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
     from cinecanvas.jobs.database import Database
     from cinecanvas.jobs.queue import Queue
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept between runs, such as prompts that were read, is not kept between those of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CINECANVAS_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")

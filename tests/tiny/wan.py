@@ -10,10 +10,13 @@ import torch
 from tiny import words
 
 
-def save(folder: Path, kind: str) -> Path:
+def save(folder: Path, kind: str, **sizes: int) -> Path:
     """Write one of "t2v", "i2v", "flf2v", "t2v-a14b", "i2v-a14b", "ti2v" and return its folder."""
     torch.manual_seed(0)
-    pipeline(kind).save_pretrained(folder)
+    made = pipeline(kind)
+    if sizes:
+        made.register_modules(transformer=transformer(kind, **sizes))
+    made.save_pretrained(folder)
     return folder
 
 

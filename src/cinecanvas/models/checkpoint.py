@@ -99,6 +99,7 @@ class Parts:
             return self._rehearsed(kind, part, dtype)
         with _told(self.folder, part):
             network = kind.from_pretrained(self.folder / part, dtype=dtype, use_safetensors=True, local_files_only=True)
+        network = self._narrowed(part, network)
         return network.eval().requires_grad_(False).to(self.device)
 
     def _rehearsed(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
@@ -109,8 +110,17 @@ class Parts:
         with _told(self.folder, part), rehearsed(dtype, self.device):
             theirs = kind.__module__.startswith("transformers")
             network = kind(kind.config_class.from_dict(config)) if theirs else kind.from_config(config)
+            network = self._narrowed(part, network)
         load(network)
         return network.eval()
+
+    def _narrowed(self, part: str, network: Any) -> Any:
+        """The large networks in the precision of the placement; an autoencoder weighs little and would show it."""
+        if part == "vae" or self.placement.precision in ("float32", "bfloat16"):
+            return network
+        from cinecanvas.runtime.narrow import narrowed
+
+        return narrowed(network, self.placement.precision)
 
     def _class(self, part: str) -> Any:
         self.config(part)
