@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def checkpoints(place: Path) -> dict[str, Path]:
-    from tiny import cogvideox, hunyuan, hunyuan15, ltx, stable, svd, wan
+    from tiny import cascade, cogvideox, hunyuan, hunyuan15, ltx, sd3, sdxl, svd, wan
 
     return {
         "wan 120 M": wan.middling(place / "middling"),
@@ -59,8 +59,9 @@ def checkpoints(place: Path) -> dict[str, Path]:
         "hunyuan": hunyuan.save(place / "hunyuan"),
         "hunyuan 1.5": hunyuan15.save(place / "hunyuan15", "t2v"),
         "svd": svd.save(place / "svd"),
-        "sd3": stable.save(place / "sd3", "sd3"),
-        "sdxl": stable.save(place / "sdxl", "sdxl"),
+        "sd3": sd3.save(place / "sd3", sd3.KINDS[0]),
+        "sdxl": sdxl.save(place / "sdxl", sdxl.KINDS[0]),
+        "cascade": cascade.save(place / "cascade"),
     }
 
 

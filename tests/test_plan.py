@@ -77,6 +77,19 @@ def test_without_a_length_the_model_gives_its_own() -> None:
     assert made.frames == made.passes[0].grid.frames == 17 and not made.notes
 
 
+@pytest.mark.parametrize("asked", [{}, {"seconds": 2.0}, {"clips": (Clip(media="a", mask="b"),), "seconds": 2.0}])
+def test_a_film_of_a_model_of_pictures_is_refused_with_those_that_make_it(asked: dict[str, Any]) -> None:
+    tasks = {"text_to_image": "exact", "inpaint": "approximate"}
+    pictures = CARD.model_copy(update={"seconds": STILL, "max_seconds": STILL, "tasks": tasks})
+    films = CARD.model_copy(update={"name": "long", "tasks": {**CARD.tasks, "inpaint": "exact"}})
+    short = films.model_copy(update={"name": "short", "max_seconds": 1.0})
+    request = Request(prompt="a red ball", **asked)
+    with pytest.raises(Unsupported, match=r"asked for a film\. It makes single pictures.*such as long") as refused:
+        plan(request, pictures, others=(pictures, *([short] if asked else []), films))
+    assert "some" not in refused.value.do and "short" not in refused.value.do
+    assert plan(Request(prompt="a red ball", seconds=STILL), pictures).frames == 1
+
+
 def test_a_still_is_one_frame() -> None:
     assert of(seconds=STILL).frames == of(seconds=STILL).passes[0].grid.frames == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from cinecanvas.models.pull import Hub, pull
 from cinecanvas.settings import Settings, settings
 
 BIG = "transformer/diffusion_pytorch_model.safetensors"
+NEEDED = {"model_index.json", "scheduler/scheduler_config.json", "transformer/config.json", BIG}
 
 
 @pytest.fixture
@@ -64,12 +66,31 @@ def pulled(there: Repository, here: Settings, one: Card | None = None, *, token:
     return [event.done for event in pull(one or card(), here, hub=Hub(there.url, token))]
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_model_of_two_repositories_comes_whole(there: Repository, here: Settings, mirrored: bool) -> None:
+    both = Card(
+        name="tiny",
+        title="tiny",
+        licence="MIT",
+        source=Source(repository="someone/tiny", beside={"prior": "someone/tiny"}),
+    )
+    once = sum(path.stat().st_size for path in (there.folder / name for name in NEEDED))
+    if mirrored:
+        shutil.copytree(there.folder, there.folder / "prior")
+    *_, last = pull(both, here, hub=Hub(there.url), mirror=there.folder if mirrored else None)
+    assert last.done == last.of == 2 * once
+    folder = shelf.folder_of("tiny", here)
+    assert folder is not None and (folder / "prior" / BIG).read_bytes() == (there.folder / BIG).read_bytes()
+    assert set(shelf.receipts(here)["tiny"].files) == NEEDED | {f"prior/{name}" for name in NEEDED}
+    assert not [one for one in shelf.verify("tiny", here) if one.trouble]
+
+
 def test_what_a_model_needs_comes_and_nothing_else(there: Repository, here: Settings) -> None:
     done = pulled(there, here)
     folder = shelf.folder_of("tiny", here)
     assert folder is not None and done == sorted(done)
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert names == {"model_index.json", "scheduler/scheduler_config.json", "transformer/config.json", BIG}
+    assert names == NEEDED
     assert (folder / BIG).read_bytes() == (there.folder / BIG).read_bytes()
     assert shelf.receipts(here)["tiny"].revision == COMMIT
     assert not [one for one in shelf.verify("tiny", here) if one.trouble]

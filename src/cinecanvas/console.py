@@ -201,8 +201,7 @@ def print_cards(cards: Sequence[Card], states: Mapping[str, str]) -> None:
     table.add_column()
     for card in cards:
         done = (name if card.tasks[task] == "exact" else f"({name})" for task in card.tasks for name in [_words(task)])
-        film = {"text_to_video", "image_to_video"} & card.tasks.keys()
-        longest = f"up to {card.max_seconds:g} s" if film else "pictures"
+        longest = "pictures" if card.still else f"up to {card.max_seconds:g} s"
         table.add_row(card.name, f"{card.title}. {card.licence}; {states[card.name]}")
         table.add_row("", f"{longest}: {', '.join(done)}")
     Console(highlight=False).print(table)
@@ -218,11 +217,12 @@ def _way(card: Card, task: str) -> str:
 
 def print_card(card: Card, state: str) -> None:
     """One Card as lines; scores with their interval, ceiling and floor."""
+    longest = f"{card.seconds:g} s by itself, at most {card.max_seconds:g} s at {card.fps:g} frames per second"
     rows = {
         "licence": card.licence,
         "limits": card.limits,
         "sizes": " ".join(f"{w}x{h}" for w, h in card.sizes),
-        "length": f"{card.seconds:g} s by itself, at most {card.max_seconds:g} s at {card.fps:g} frames per second",
+        "length": "one picture" if card.still else longest,
         "tasks": ", ".join(f"{_words(task)} ({how}{_way(card, task)})" for task, how in card.tasks.items()),
         "territory": card.terms.territory,
         "revenue": card.terms.revenue,

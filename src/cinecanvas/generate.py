@@ -19,7 +19,7 @@ from cinecanvas.media.destination import NUMBERED, PICTURES, shown_name
 from cinecanvas.media.intake import describe, take
 from cinecanvas.media.video import Film, VideoInfo, check_destination, info, writing
 from cinecanvas.model import Card, Model
-from cinecanvas.models import advice, card, load, understood
+from cinecanvas.models import advice, card, load, others, understood
 from cinecanvas.plan import Budget, Pass, Phases, Plan, keep_paces, paced, plan, read_paces
 from cinecanvas.request import STILL, Request
 from cinecanvas.settings import Settings, settings
@@ -138,7 +138,7 @@ def generate(
     paces = read_paces(here.cache)
     pace = paces.get(chosen.name, {})
     media = _described(request, store)
-    made = plan(request, chosen, media=media, budget=budget, pace=pace)
+    made = plan(request, chosen, media=media, budget=budget, pace=pace, others=others(where=here))
     files = destinations(str(out), count=request.count)
     for file in files:
         check_destination(file)

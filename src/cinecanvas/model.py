@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cinecanvas.ramp import STRAIGHT, Ramp
-from cinecanvas.request import Quality
+from cinecanvas.request import STILL, Quality
 from cinecanvas.runtime.placement import Placement
 
 if TYPE_CHECKING:  # the server reads Cards on machines without torch
@@ -72,6 +72,7 @@ class Source(BaseModel):
 
     repository: str
     revision: str = "main"  # a commit where it is known; what `main` was at the pull is kept in the receipt
+    beside: dict[str, str] = Field(default_factory=dict)  # other repositories, by the folder within that they go to
     files: tuple[str, ...] = ()  # such as "transformer/*"; (): what model_index.json names
     bytes: int = 0  # of all of them
     gated: bool = False  # the hub asks for an account's token
@@ -146,6 +147,11 @@ class Card(BaseModel):
     training: str = ""  # the exact command and its cost
     scores: tuple[Score, ...] = ()
     notes: str = ""
+
+    @property
+    def still(self) -> bool:
+        """Whether single pictures are all that it makes."""
+        return self.max_seconds <= STILL
 
 
 class Conditioning(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from cinecanvas.layout import Placed, lay, part, task
 from cinecanvas.media.audio import Piece
 from cinecanvas.model import Card, Cost, Recipe
 from cinecanvas.ramp import STRAIGHT, Ramp
-from cinecanvas.request import Media, Order, Request
+from cinecanvas.request import STILL, Media, Order, Request
 from cinecanvas.schedule import Schedule, schedule
 
 Pace: TypeAlias = Mapping[str, float]  # by phase, how many times slower this machine has proved than foretold
@@ -164,12 +165,14 @@ def plan(
     media: Mapping[str, Media] = NOTHING,
     budget: Budget = Budget(),
     pace: Pace = UNMEASURED,
+    others: Iterable[Card] = (),
 ) -> Plan:
     """Request + Card to passes; refuses what this model cannot do, and says what would work.
 
-    media: what is known of the clips that the request lays on the canvas, by digest.
+    media: what is known of the clips that the request lays on the canvas, by digest. others: models that a refusal may
+    name, the best to have first.
     """
-    _check_tasks(request, card)
+    _check_tasks(request, card, others)
     recipe = _recipe(request, card)
     grid = _grid(request, card)
     crop, size = _frame(request, card, grid)
@@ -234,11 +237,15 @@ def keep_paces(cache: Path, paces: Mapping[str, Pace]) -> None:
         aside.replace(cache / "paces.json")
 
 
-def _check_tasks(request: Request, card: Card) -> None:
+def _check_tasks(request: Request, card: Card, others: Iterable[Card]) -> None:
     """Refuse by name what the model does not do; loops, cues and sound wait for their turn."""
     name, without = task(request), "Ask without sound: that of clips is kept all the same"
+    film = card.still and (request.seconds is None or request.seconds > STILL)
+    lacks = name not in card.tasks
+    able = _able(request, name, others) if film or lacks else ""
     asked = (
-        (name.replace("_", " "), name not in card.tasks, f"It does {_listed(card.tasks)}", "Choose another model"),
+        ("a film", film, "It makes single pictures", f"Ask for one, such as fox.png, or choose another model{able}"),
+        (name.replace("_", " "), lacks, f"It does {_listed(card.tasks)}", f"Choose another model{able}"),
         (f"the order {request.order}", request.order not in card.orders, f"It has {_listed(card.orders)}", ""),
         ("other words from a second on", bool(request.cues) and not card.window, "It makes a film in one pass", ""),
         ("sound", request.sound and "sound" not in card.tracks, "It makes pictures only", without),
@@ -249,6 +256,15 @@ def _check_tasks(request: Request, card: Card) -> None:
     for what, wanted, possible, do in asked:
         if wanted:
             raise Unsupported(f"The model {card.name} was asked for {what}", possible, do)
+
+
+def _able(request: Request, name: str, others: Iterable[Card]) -> str:
+    """Up to three models that do what is asked for so long, as the end of a sentence."""
+    still = request.seconds is not None and request.seconds <= STILL
+    long = 0.0 if request.seconds is None else request.seconds
+    names = (one.name for one in others if name in one.tasks and one.max_seconds >= long and (still or not one.still))
+    first = tuple(itertools.islice(names, 3))
+    return f", such as {' or '.join(first)}" if first else ""
 
 
 def _listed(names: Iterable[str]) -> str:

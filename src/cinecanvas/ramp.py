@@ -149,7 +149,38 @@ class Listed(BaseModel):
         return TRAINED * level
 
 
-Ramp = Annotated[Line | Table | Karras | Listed, Field(discriminator="kind")]
+class Cosine(BaseModel):
+    """Stable Cascade's: the signal's share is a squared cosine of a time in 0..1 (Nichol & Dhariwal 2021), bounded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["cosine"] = "cosine"
+    lead: float = 0.008
+    least: float = 1e-4  # of the signal's share
+
+    def levels(self, steps: int, *, shift: float, cells: int) -> Levels:
+        """steps + 1 levels at equal steps of time, from the first to 0; the shift is the cosine's own."""
+        shares = (self.share(1 - i / steps) for i in range(steps))
+        return (*(_level(share) for share in shares), 0.0)
+
+    def timestep(self, level: float) -> float:
+        """The time in 0..1 at a level."""
+        a, b = 1 - level, level
+        share = a * a / (a * a + b * b)
+        if share <= self.least * (1 + 1e-4):
+            return 1.0
+        angle = math.acos(min(1.0, math.sqrt(share) * self._root(0.0)))
+        return max(0.0, angle * 2 / math.pi * (1 + self.lead) - self.lead)
+
+    def share(self, time: float) -> float:
+        """Of the signal, a^2, at a time in 0..1."""
+        return min(max((self._root(time) / self._root(0.0)) ** 2, self.least), 1 - self.least)
+
+    def _root(self, time: float) -> float:
+        return math.cos((time + self.lead) / (1 + self.lead) * math.pi / 2)
+
+
+Ramp = Annotated[Line | Table | Karras | Listed | Cosine, Field(discriminator="kind")]
 STRAIGHT = Line()
 
 
@@ -171,6 +202,12 @@ def _table(ramp: Table) -> Sequence[float]:
         first, last = signal[0], signal[-1]
         signal = [(a - last) * first / (first - last) for a in signal]
     return [b / (a + b) for a in signal for b in (math.sqrt(max(0.0, 1 - a * a)),)]
+
+
+def _level(share: float) -> float:
+    """sigma = b / (a + b) of a signal's share a^2."""
+    a, b = math.sqrt(share), math.sqrt(1 - share)
+    return b / (a + b)
 
 
 def _log_noise(level: float) -> float:

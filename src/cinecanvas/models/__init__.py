@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,10 +21,10 @@ from cinecanvas.world.captions import Reading, read
 
 _NOUNS = ("shape", "colour", "floor")  # the slots that say what can be shown
 GROUP = "cinecanvas.models"
-OURS = {
-    name: f"cinecanvas.models.{name}:register"
-    for name in ("diorama", "toy", "wan", "cogvideox", "ltx", "hunyuan", "hunyuan15", "svd", "sd3", "sdxl")
-}
+_NAMES = (
+    "diorama", "toy", "wan", "cogvideox", "ltx", "hunyuan", "hunyuan15", "svd", "sd3", "sdxl", "cascade"
+)  # fmt: skip
+OURS = {name: f"cinecanvas.models.{name}:register" for name in _NAMES}
 
 
 _LAST: dict[tuple[str, str, Path | None], Model] = {}  # the model that was loaded last, by what it was loaded as
@@ -92,6 +92,12 @@ def ready(*, where: Settings | None = None) -> dict[str, Card]:
         for name, card in cards(where=here).items()
         if card.source is None or (name in held and held[name].whole)
     }
+
+
+def others(*, where: Settings | None = None) -> Iterator[Card]:
+    """The Cards that a refusal may name, those whose weights are here first; nothing is looked up before the first."""
+    here = where or settings()
+    yield from (card for name, card in {**ready(where=here), **cards(where=here)}.items() if name != "toy")
 
 
 @functools.cache

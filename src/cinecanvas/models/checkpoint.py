@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # a folder is recognised on machines without torch
     import torch
 
 INDEX = "model_index.json"
+_MOVED = {  # classes that folders name where no library has them any more
+    "PaellaVQModel": "diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model",
+}
 _LIBRARIES = ("diffusers", "transformers")  # whose classes read safetensors and run no code of the folder's
 
 
@@ -126,9 +129,9 @@ class Parts:
         where = self.layout["model_index"][part]
         library, name = where if len(where) == 2 else ("", "")
         kind = None
-        if library in _LIBRARIES and str(name).isidentifier():
+        if name in _MOVED or (library in _LIBRARIES and str(name).isidentifier()):
             try:
-                kind = getattr(_quiet(library), name, None)
+                kind = getattr(_home(library, name), name, None)
             except ImportError as error:
                 raise BadWeights(
                     f"Public checkpoints need the library {library}, which is not installed",
@@ -164,6 +167,14 @@ def _by_blocks(network: Any, device: str) -> Any:
         use_stream=device.startswith("cuda"),
     )
     return network
+
+
+def _home(library: str, name: str) -> Any:
+    """The module that has a class now."""
+    if name not in _MOVED:
+        return _quiet(library)
+    _quiet(_MOVED[name].partition(".")[0])
+    return importlib.import_module(_MOVED[name])
 
 
 def _quiet(library: str) -> Any:

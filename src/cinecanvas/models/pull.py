@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -59,6 +59,11 @@ class Listed:
     bytes: int
     sha256: str = ""
     blob: str = ""  # git's sha1 of small files
+    url: str = ""
+
+    def within(self, folder: str) -> Listed:
+        """The same file, for a folder of the checkpoint's."""
+        return replace(self, path=f"{folder}/{self.path}")
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,10 @@ def pull(card: Card, where: Settings, *, hub: Hub, mirror: Path | None = None, w
     with _alone(where.models, card.name), _disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
         commit, files = _of_folder(mirror, source) if mirror is not None else _of_hub(hub, source)
+        for under, repository in source.beside.items():
+            other = Source(repository=repository)
+            more = _of_folder(mirror / under, other) if mirror is not None else _of_hub(hub, other)
+            files += [one.within(under) for one in more[1]]
         receipt = Receipt(
             name=card.name,
             folder=folder,
@@ -110,8 +119,9 @@ def pull(card: Card, where: Settings, *, hub: Hub, mirror: Path | None = None, w
         if mirror is not None:
             yield from _copied(mirror, folder, files)
         else:
-            yield from _fetched(hub, source.repository, commit, folder, files, workers)
-        shelf.check(folder)
+            yield from _fetched(hub, source.repository, folder, files, workers)
+        for under in ("", *source.beside):
+            shelf.check(folder / under)
         shelf.keep(receipt.model_copy(update={"whole": True}), where)
         shutil.rmtree(folder / ".parts", ignore_errors=True)
 
@@ -149,7 +159,8 @@ def _of_hub(hub: Hub, source: Source) -> tuple[str, list[Listed]]:
     if INDEX not in names:
         raise BadWeights(f"{source.repository} is not in the layout of diffusers: it has no {INDEX}")
     index = _json(hub, _url(hub, source.repository, commit, INDEX), source)
-    return commit, needed(index, names, source.files)
+    files = needed(index, names, source.files)
+    return commit, [replace(one, url=_url(hub, source.repository, commit, one.path)) for one in files]
 
 
 def _listed(sibling: Any) -> Listed:
@@ -193,9 +204,7 @@ def _copied(mirror: Path, folder: Path, files: list[Listed]) -> Iterator[Pulling
         yield Pulling(done, total, one.path, 0.0)
 
 
-def _fetched(
-    hub: Hub, repository: str, commit: str, folder: Path, files: list[Listed], workers: int
-) -> Iterator[Pulling]:
+def _fetched(hub: Hub, repository: str, folder: Path, files: list[Listed], workers: int) -> Iterator[Pulling]:
     """From the hub, several files at a time; the first trouble stops all, and is told once the others have stopped."""
     total = sum(one.bytes for one in files)
     there = sum(_here(folder, one) for one in files)
@@ -209,7 +218,7 @@ def _fetched(
     come: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pull")
-    work = [pool.submit(_file, hub, _url(hub, repository, commit, one.path), folder, one, come, stop) for one in files]
+    work = [pool.submit(_file, hub, folder, one, come, stop) for one in files]
     done, last, pace = 0, "", _Pace()
     try:
         while True:
@@ -232,9 +241,7 @@ def _fetched(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _file(
-    hub: Hub, url: str, folder: Path, one: Listed, come: queue.SimpleQueue[tuple[str, int]], stop: threading.Event
-) -> None:
+def _file(hub: Hub, folder: Path, one: Listed, come: queue.SimpleQueue[tuple[str, int]], stop: threading.Event) -> None:
     """One file: what is there of it is kept, the rest is fetched, the whole is checked and put in its place."""
     final = folder / one.path
     if final.is_file() and final.stat().st_size == one.bytes:  # it was checked before it came to its place
@@ -253,7 +260,7 @@ def _file(
             come.put((one.path, have))
         try:
             if have < one.bytes or not part.exists():
-                _rest(hub, url, part, have, one, come, stop)
+                _rest(hub, part, have, one, come, stop)
             break
         except (OSError, urllib.error.URLError) as error:
             trouble = _trouble(hub, one, error)
@@ -275,7 +282,6 @@ def _file(
 
 def _rest(
     hub: Hub,
-    url: str,
     part: Path,
     have: int,
     one: Listed,
@@ -283,7 +289,7 @@ def _rest(
     stop: threading.Event,
 ) -> None:
     """The bytes from `have` on, appended as they come."""
-    with _opened(hub, url, {"Range": f"bytes={have}-"} if have else {}) as answer:
+    with _opened(hub, one.url, {"Range": f"bytes={have}-"} if have else {}) as answer:
         if "text/html" in answer.headers.get("Content-Type", ""):
             raise BadWeights(
                 f"{hub.name} answered with a web page instead of {one.path}", do="Check the mirror or proxy"

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL and SDXL-Turbo (Podell et al. 2023, Sauer et al. 2023): text to pictures, by a U-Net."""
+"""Stable Diffusion XL and its Turbo (Podell et al. 2023, Sauer et al. 2023): words to a picture, by a U-Net."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cinecanvas.model import Card, Family, Frames, Model, Recipe, Terms
-from cinecanvas.models.published import EXACT, REPLACED, all_by, published
+from cinecanvas.models.stills import MEGAPIXEL, TASKS, still, stride_of
 from cinecanvas.ramp import Table
 from cinecanvas.runtime.placement import Placement
 
@@ -19,15 +19,18 @@ if TYPE_CHECKING:  # Cards are read on machines without torch
     from cinecanvas.models.latents import Prepared
 
 
-class SDXL:
-    """A canvas of one frame; what is known of it is held by latent replacement."""
+class StableDiffusionXL:
+    """The base and the Turbo: a diffusion that predicts noise, and is told the size of the picture."""
 
     def __init__(self, card: Card, parts: Parts) -> None:
         self.card, self._parts = card, parts
-        self._ramp = ramp_of(parts.config("scheduler"))
+        scheduler = parts.config("scheduler")
+        self._ramp = ramp_of(scheduler)
+        self._noisiest = self._ramp.model_copy(update={"spacing": "trailing"}).levels(1, shift=1.0, cells=0)[0]
+        self._speaks_velocity = scheduler.get("prediction_type") == "v_prediction"
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
-        """Pixel canvas (B pictures, RGB in [-1, 1]) and B prompts: latents, text states, a pooled one, and sizes."""
+        """Pixel canvas (B pictures, RGB in [-1, 1]) and B prompts or a multiple: latents, text states, its size."""
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
@@ -37,11 +40,16 @@ class SDXL:
             encoders = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
             told = remembered(self._parts, text, self._read, by=encoders)
             self._parts.drop("text_encoder", "text_encoder_2")
-            grid = canvas.tracks["video"].grid
-            size = (grid.height, grid.width)
-            told["time_ids"] = torch.tensor([[*size, 0, 0, *size]] * len(text), device=self._parts.device)
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
-            return Prepared.of(latent, told, {})
+        if self._parts.layout["model_index"].get("force_zeros_for_empty_prompt", True):
+            told = {
+                name: torch.stack([row * bool(prompt) for row, prompt in zip(rows, text, strict=True)])
+                for name, rows in told.items()
+            }
+        grid = canvas.tracks["video"].grid
+        size = (grid.height, grid.width)  # as large as it was, and not cut
+        told["time_ids"] = torch.tensor([[*size, 0, 0, *size]] * len(text), device=self._parts.device)
+        return Prepared.of(latent, told, {})
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
         """x0 of the video track (B, C, 1, H', W'), float32."""
@@ -49,38 +57,31 @@ class SDXL:
 
         from cinecanvas.models.latents import lifted, noisiest, preserved, told
 
-        level = noisiest(sigma["video"])
+        # it knows of no picture that is all noise: there its answer at the noisiest level that it knows is taken
+        level = noisiest(sigma["video"]).clamp(max=self._noisiest)
         x, a, b = preserved(lifted(z["video"], sigma["video"], level), level)
         dtype = self._parts.dtype
         given = {name: rows.to(dtype) for name, rows in cond.given.items()}
-        states = given.pop("encoder_hidden_states")
         with torch.inference_mode():
-            noise = self._parts.network("unet")(
+            answer = self._parts.network("unet")(
                 x[:, :, 0].to(dtype),
                 told(self._ramp, level[:, 0, 0, 0, 0]).to(x.device),
-                encoder_hidden_states=states,
+                encoder_hidden_states=given.pop("encoder_hidden_states"),
                 added_cond_kwargs=given,
                 return_dict=False,
-            )[0].float()  # fmt: skip
-            return {"video": (x - b * noise[:, :, None]) / a}
+            )[0][:, :, None].float()
+            return {"video": a * x - b * answer if self._speaks_velocity else (x - b * answer) / a}
 
     def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
-        """RGB uint8 (1, H, W, 3)."""
-        import torch
+        """RGB uint8 (1, H, W, 3); there is nothing to remember."""
+        from cinecanvas.models import stills
 
-        from cinecanvas.models.latents import frames_of
-
-        vae = self._vae()
-        with torch.inference_mode():
-            x = z["video"][:1, :, 0].to(vae.device, vae.dtype) / vae.config.scaling_factor
-            frames = frames_of(vae.decode(x).sample[0, :, None].clamp(-1, 1))
-        yield frames
-        return None
+        return stills.decode(self._vae(), z["video"], tile=self._parts.placement.tile)
 
     def _encode(self, rgb: Tensor) -> Tensor:
-        vae = self._vae()
-        code = vae.encode(rgb[:, :, 0].to(vae.dtype)).latent_dist.mode().float()
-        return (code * vae.config.scaling_factor)[:, :, None]
+        from cinecanvas.models import stills
+
+        return stills.encode(self._vae(), rgb)
 
     def _vae(self) -> Any:
         """Its autoencoder overflows in half precision, and says so."""
@@ -90,17 +91,13 @@ class SDXL:
         return self._parts.network("vae", torch.float32 if upcast else None)
 
     def _read(self, text: Sequence[str]) -> dict[str, Tensor]:
-        """Text states (B, 77, width), both CLIPs side by side; nothing said is zeros, where it was trained so."""
+        """States of both CLIPs side by side (B, 77, width), and the second one's vector (B, width)."""
         import torch
 
         from cinecanvas.models import clip
 
         first, second = (clip.read(self._parts, text, number=number) for number in ("", "_2"))
-        states = torch.cat([first.states, second.states], -1)
-        said = states.new_ones(len(text))
-        if self._parts.layout["model_index"].get("force_zeros_for_empty_prompt", True):
-            said = states.new_tensor([float(bool(prompt)) for prompt in text])
-        return {"encoder_hidden_states": states * said[:, None, None], "text_embeds": second.pooled * said[:, None]}
+        return {"encoder_hidden_states": torch.cat([first.states, second.states], -1), "text_embeds": second.pooled}
 
 
 def ramp_of(scheduler: Mapping[str, Any]) -> Table:
@@ -108,7 +105,8 @@ def ramp_of(scheduler: Mapping[str, Any]) -> Table:
     return Table(
         first=scheduler.get("beta_start", 0.00085),
         last=scheduler.get("beta_end", 0.012),
-        spacing=scheduler.get("timestep_spacing", "leading"),
+        zero_snr=scheduler.get("rescale_betas_zero_snr", False),
+        spacing=scheduler.get("timestep_spacing", "linspace"),
         offset=scheduler.get("steps_offset", 0),
     )
 
@@ -123,70 +121,71 @@ def load(card: Card, folder: Path | None, placement: Placement) -> Model:
     from cinecanvas.models.checkpoint import Parts
 
     assert folder is not None, card.name
-    return SDXL(card, Parts.of(folder, placement))
+    return StableDiffusionXL(card, Parts.of(folder, placement))
 
 
 def recognise(layout: Mapping[str, Any]) -> Card | None:
-    """The Card of a folder whose U-Net is SDXL's, fitted to its own sizes and its scheduler."""
-    network, vae = layout.get("unet", {}), layout.get("vae", {})
-    if network.get("_class_name") != "UNet2DConditionModel" or network.get("addition_embed_type") != "text_time":
+    """The Card of a folder that has XL's U-Net and both CLIPs, fitted to its own sizes."""
+    network, vae, scheduler = (layout.get(part, {}) for part in ("unet", "vae", "scheduler"))
+    kinds = (network.get("_class_name"), vae.get("_class_name"))
+    if kinds != ("UNet2DConditionModel", "AutoencoderKL") or network.get("addition_embed_type") != "text_time":
         return None
-    ramp = ramp_of(layout["scheduler"])
-    card = CARDS["sdxl-turbo" if ramp.spacing == "trailing" else "sdxl"]
-    stride = 2 ** (len(vae.get("block_out_channels", range(4))) - 1)
-    halvings = 2 ** (len(network.get("block_out_channels", range(3))) - 1)
+    if network.get("in_channels", 4) != vae.get("latent_channels", 4) or "text_encoder" not in layout:
+        return None  # the one made for inpainting, or the refiner
+    if scheduler.get("beta_schedule") != "scaled_linear":
+        return None
+    ancestral = scheduler.get("_class_name") == "EulerAncestralDiscreteScheduler"
+    card = CARDS["sdxl-turbo" if ancestral and scheduler.get("timestep_spacing") == "trailing" else "sdxl"]
+    stride, ramp = stride_of(vae), ramp_of(scheduler)
     return card.model_copy(
         update={
-            "channels": network.get("in_channels", 4),
+            "channels": vae.get("latent_channels", 4),
             "strides": (1, stride, stride),
-            "sides": stride * halvings,
+            "sides": stride * stride_of(network),
             "recipes": {quality: one.model_copy(update={"ramp": ramp}) for quality, one in card.recipes.items()},
         }
     )
 
 
-_TASKS = {"text_to_image": EXACT} | all_by(REPLACED, "inpaint", "outpaint", "remix", "upscale")
-_PICTURE: dict[str, Any] = {
-    "tasks": _TASKS,
+_ALIKE: dict[str, Any] = {
     "channels": 4,
     "strides": (1, 8, 8),
     "sides": 32,
-    "fps": 1.0,
-    "seconds": 1.0,
-    "max_seconds": 1.0,
+    "parts": {
+        "unet": 2_567_463_684,
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+        "vae": 83_653_863,
+    },
 }
-_BASE = Recipe(steps=30, guidance=5.0, guided_from=0.0, shift=1.0, solver="euler", ramp=Table(offset=1))
-_TURBO = Recipe(steps=1, guidance=1.0, shift=1.0, solver="euler", ramp=Table(spacing="trailing"))
-CARDS = {
-    card.name: card
-    for card in (
-        published(
-            "sdxl",
-            "Stable Diffusion XL, pictures",
-            "stabilityai/stable-diffusion-xl-base-1.0",
-            recipe=_BASE,
-            licence="CreativeML Open RAIL++-M",
-            terms=Terms(
-                url="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/LICENSE.md",
-                use="not for the uses that its attachment A lists",
-            ),
-            sizes=((1024, 1024), (1344, 768), (768, 1344), (1152, 896), (896, 1152)),
-            **_PICTURE,
-        ),
-        published(
-            "sdxl-turbo",
-            "SDXL-Turbo, pictures in one step to four",
-            "stabilityai/sdxl-turbo",
-            recipe=_TURBO,
-            steps={"draft": 1, "standard": 2, "best": 4},
-            licence="Stability AI Community",
-            terms=Terms(
-                url="https://stability.ai/community-license-agreement",
-                accept=True,
-                revenue="companies with a million US dollars a year or more need a licence from Stability AI",
-            ),
-            sizes=((512, 512),),
-            **_PICTURE,
-        ),
-    )
-}
+_BASE = still(
+    "sdxl",
+    "Stable Diffusion XL 1.0",
+    "stabilityai/stable-diffusion-xl-base-1.0",
+    recipe=Recipe(steps=30, guidance=5.0, guided_from=0.0, shift=1.0, solver="euler", ramp=Table(offset=1)),
+    steps={"draft": 20, "standard": 30, "best": 50},
+    licence="CreativeML Open RAIL++-M",
+    terms=Terms(
+        url="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/LICENSE.md",
+        use="not for the uses that its Attachment A lists",
+    ),
+    sizes=MEGAPIXEL,
+    **_ALIKE,
+)
+_TURBO = still(
+    "sdxl-turbo",
+    "SDXL-Turbo, in one step",
+    "stabilityai/sdxl-turbo",
+    recipe=Recipe(steps=1, guidance=1.0, shift=1.0, solver="euler", ramp=Table(spacing="trailing")),
+    steps={"draft": 1, "standard": 1, "best": 1},
+    tasks=TASKS,
+    licence="sai-nc-community",
+    terms=Terms(
+        url="https://huggingface.co/stabilityai/sdxl-turbo/blob/main/LICENSE.md",
+        accept=True,
+        use="its hub calls it non-commercial, and for commercial use points to https://stability.ai/license",
+    ),
+    sizes=((512, 512),),
+    **_ALIKE,
+)
+CARDS = {card.name: card for card in (_BASE, _TURBO)}

@@ -29,7 +29,7 @@ from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.destination import told
 from cinecanvas.media.fetch import Web, check_url
 from cinecanvas.media.warden import Warden
-from cinecanvas.models import card, ready
+from cinecanvas.models import card, others, ready
 from cinecanvas.plan import plan, read_paces
 from cinecanvas.request import Media, draw_seed
 from cinecanvas.settings import Settings
@@ -157,7 +157,7 @@ class Desk:
         request = asked.request(found)
         media = {asset.digest: asset for asset in found.values()}
         pace = read_paces(self.where.cache).get(chosen.name, {})
-        return foretold(plan(request, chosen, media=media, pace=pace))
+        return foretold(plan(request, chosen, media=media, pace=pace, others=others(where=self.where)))
 
     # What people bring
 
