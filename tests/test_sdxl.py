@@ -14,13 +14,14 @@ import torch
 from parity import NEGATIVE, PROMPT, SEED, grid_of, opened, ours, picture, pictures, psnr, starting
 from tiny import sdxl
 
-from cinecanvas.canvas import Canvas
+from cinecanvas.canvas import Canvas, Track
 from cinecanvas.guidance import guided
 from cinecanvas.model import Model
 from cinecanvas.models.latents import lifted
 from cinecanvas.sampler import fill
+from cinecanvas.sampler import noise as drawn
 from cinecanvas.schedule import Schedule
-from cinecanvas.solvers import euler
+from cinecanvas.solvers import SOLVERS, euler
 
 STEPS, WIDTH, HEIGHT = 4, 64, 48
 
@@ -61,6 +62,11 @@ def noise(model: Model) -> torch.Tensor:
     return starting(model, grid_of(model.card, frames=1, width=WIDTH, height=HEIGHT))[:, :, 0]
 
 
+def starting_track(model: Model) -> Track:
+    """What our fill draws noise for."""
+    return Track.blank(grid_of(model.card, frames=1, width=WIDTH, height=HEIGHT), channels=model.card.channels)
+
+
 def begun(model: Model) -> torch.Tensor:
     """Our noise for theirs, which multiplies it."""
     sigma = levels(model)[0] / (1 - levels(model)[0])
@@ -93,6 +99,21 @@ def test_the_turbo_gives_the_same_picture_in_one_step(folders: dict[str, Path]) 
     assert (model.card.name, recipe.steps, recipe.guidance) == ("turbo", 1, 1.0)
     wanted = theirs(folders["turbo"], latents=noise(model), num_inference_steps=1, guidance_scale=0.0)
     assert psnr(ours(model, blank(model), levels(model, 1)), wanted) > 60
+
+
+def test_the_turbo_gives_the_same_picture_in_four_steps_of_which_each_takes_other_noise(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.schedulers import scheduling_euler_ancestral_discrete as place
+
+    model = opened(folders["turbo"])
+    track = starting_track(model)
+    steps = iter(range(4))
+    monkeypatch.setattr(place, "randn_tensor", lambda *_, **__: drawn(track, seed=SEED, step=next(steps))[:, :, 0])
+    wanted = theirs(folders["turbo"], latents=noise(model), guidance_scale=0.0)
+    solver = SOLVERS[model.card.recipes["standard"].solver]
+    assert psnr(ours(model, blank(model), levels(model), solver=solver), wanted) > 60
+    assert psnr(ours(model, blank(model), levels(model)), wanted) < 50
 
 
 def test_no_words_at_all_are_zeros_as_in_theirs(folders: dict[str, Path]) -> None:

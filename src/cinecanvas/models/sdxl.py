@@ -136,13 +136,14 @@ def recognise(layout: Mapping[str, Any]) -> Card | None:
         return None
     ancestral = scheduler.get("_class_name") == "EulerAncestralDiscreteScheduler"
     card = CARDS["sdxl-turbo" if ancestral and scheduler.get("timestep_spacing") == "trailing" else "sdxl"]
-    stride, ramp = stride_of(vae), ramp_of(scheduler)
+    stride = stride_of(vae)
+    own = {"ramp": ramp_of(scheduler), "solver": "ancestral" if ancestral else "euler"}
     return card.model_copy(
         update={
             "channels": vae.get("latent_channels", 4),
             "strides": (1, stride, stride),
             "sides": stride * stride_of(network),
-            "recipes": {quality: one.model_copy(update={"ramp": ramp}) for quality, one in card.recipes.items()},
+            "recipes": {quality: one.model_copy(update=own) for quality, one in card.recipes.items()},
         }
     )
 
@@ -176,7 +177,7 @@ _TURBO = still(
     "sdxl-turbo",
     "SDXL-Turbo, in one step",
     "stabilityai/sdxl-turbo",
-    recipe=Recipe(steps=1, guidance=1.0, shift=1.0, solver="euler", ramp=Table(spacing="trailing")),
+    recipe=Recipe(steps=1, guidance=1.0, shift=1.0, solver="ancestral", ramp=Table(spacing="trailing")),
     steps={"draft": 1, "standard": 1, "best": 1},
     tasks=TASKS,
     licence="sai-nc-community",
