@@ -105,7 +105,7 @@ def measured(folder: Path, rehearsed: bool, args: argparse.Namespace) -> list[in
             shift=1.0,
             solver="euler",
             guidance=3.0,
-            guided_from=0.0,
+            guided=(0.0, 1.0),
             seed=0,
             prompt=PROMPT,
         )

@@ -103,7 +103,7 @@ class Pasted(Around):
 def led(model: Model) -> Model:
     """The model under the guidance of its recipe."""
     recipe = model.card.recipes["standard"]
-    return guided(model, recipe.guidance, interval=(recipe.guided_from, 1.0))
+    return guided(model, recipe.guidance, interval=(recipe.guided_from, recipe.guided_to))
 
 
 def filled(model: Model, canvas: Canvas, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:

@@ -127,6 +127,9 @@ def test_without_a_name_the_prompt_names_the_file_and_nothing_is_overwritten(
         (["generate", "a", "--sizes", "64x64"], "--size"),
         (["frobnicate"], "frobnicate"),
         (["plan", ""], "prompt is empty"),
+        (["plan", "a", "--steps", "0"], "0 steps"),
+        (["plan", "a", "--guided", "0.1-0.9"], "0.1,0.9"),
+        (["plan", "a", "--model", "ltx-video-0.9.7-distilled", "--steps", "12"], "distilled to 8 steps"),
         (["models", "show", "sora"], "no model 'sora'"),
         (["train", "wan"], "'wan'"),
         (["train", "diorama", "--preset", "abacus"], "abacus"),
@@ -243,6 +246,15 @@ def test_plan_costs_nothing_and_loads_no_torch() -> None:
 def test_plan_reads_well(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = called(capsys, "plan", "a red ball", "--model", "toy", "--count", "2")
     assert code == 0 and "pass 2" in out and "understood: red" in out and "of memory" in out
+
+
+def test_plan_shows_the_recipe_that_an_expert_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "a red ball", "--steps", "12", "--guidance", "6", "--guided", "0.1,0.9", "--rescale", "0.7"]
+    assert "12 steps of dpm, guidance 6 at noise 0.1 to 0.9 rescaled by 0.7" in called(capsys, *asked)[1]
+    made = json.loads(called(capsys, *asked, "--json")[1])
+    recipe = {"steps": 12, "guidance": 6.0, "guided_from": 0.1, "guided_to": 0.9, "rescale": 0.7}
+    assert recipe.items() <= made["recipe"].items()
+    assert (made["request"]["steps"], made["request"]["guided"]) == (12, [0.1, 0.9])
 
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

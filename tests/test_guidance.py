@@ -12,9 +12,12 @@ import torch
 from oracle import blank, conditional, draw, error, sampled
 
 from cinecanvas.canvas import Canvas, Tensors
+from cinecanvas.fitting import leaning
 from cinecanvas.guidance import guided
 from cinecanvas.model import Around, Model
 from cinecanvas.models.toy import Toy
+from cinecanvas.plan import plan
+from cinecanvas.request import text_to_video
 from cinecanvas.schedule import full
 
 TOY = Toy(std=1.0)
@@ -88,6 +91,12 @@ def test_where_no_cell_is_guided_the_prompt_alone_is_asked_for() -> None:
     got = model.denoise(z, sigma, cond)["video"]
     assert watched.batches[1:] == [("denoise", 3)]
     assert torch.equal(got, TOY.denoise(z, sigma, TOY.prepare(canvas, ["red"] * 3))["video"])
+
+
+def test_a_pass_leans_as_it_was_asked() -> None:
+    asked = text_to_video("red", negative="blue", guidance=3.0, guided=(0.2, 0.9), rescale=0.5, model="toy")
+    (step,) = plan(asked, TOY.card).passes
+    assert leaning(TOY, step) == guided(TOY, 3.0, negative="blue", interval=(0.2, 0.9), rescale=0.5)
 
 
 def test_rescale_brings_the_spread_of_every_video_back() -> None:

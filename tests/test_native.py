@@ -120,6 +120,13 @@ def test_one_intention_is_one_job(api: httpx.Client) -> None:
     assert twice[0] == twice[1] != api.post("/jobs", json=order).json()["id"]
 
 
+def test_a_job_takes_the_steps_that_were_asked(api: httpx.Client) -> None:
+    made = ended(api, asked(api, "text_to_image", model="toy", steps=3, guidance=2.0, guided=[0.1, 0.9])["id"])
+    assert (made["state"], made["step"], made["steps"]) == ("succeeded", 3, 3)
+    refused = api.post("/jobs", json={"task": "text_to_image", "prompt": WORDS, "guided": [0.9, 0.1]})
+    assert refused.status_code in (400, 422) and "0.9 to 0.1" in refused.json()["error"]["message"]
+
+
 def test_a_deadline_that_is_over_ends_a_job(api: httpx.Client) -> None:
     late = ended(api, asked(api, seconds=60, params={"deadline": 1.5})["id"])
     assert (late["state"], late["error"]["code"]) == ("failed", "deadline")

@@ -12,6 +12,7 @@ import pytest
 from cinecanvas.errors import Unsupported
 from cinecanvas.model import Card, Cost, Recipe
 from cinecanvas.plan import Budget, Phases, Plan, keep_paces, paced, plan, read_paces, windows
+from cinecanvas.ramp import Listed
 from cinecanvas.request import STILL, Clip, Cue, Request, text_to_video
 
 CARD = Card(
@@ -113,6 +114,53 @@ def test_another_rate_keeps_the_speed() -> None:
 def test_what_the_model_cannot_do_is_refused_by_name(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(Unsupported, match=said):
         plan(Request(prompt="a", **asked), CARD)
+
+
+def test_an_expert_changes_the_recipe_and_nothing_else() -> None:
+    own = of()
+    made = of(steps=12, guidance=6.0, guided=(0.2, 0.9), rescale=0.7)
+    changed = {"steps": 12, "guidance": 6.0, "guided_from": 0.2, "guided_to": 0.9, "rescale": 0.7}
+    assert made.recipe == CARD.recipes["standard"].model_copy(update=changed)
+    assert own.recipe == CARD.recipes["standard"]
+    (step,) = made.passes
+    assert (step.steps, step.guidance, step.guided, step.rescale) == (12, 6.0, (0.2, 0.9), 0.7)
+    assert step.schedule.steps == 12 and step.key != own.passes[0].key
+
+
+def test_one_scale_asked_is_that_of_both_experts() -> None:
+    recipe = Recipe(steps=10, guidance=4.0, shift=2.0, below=(0.875, 3.0))
+    card = CARD.model_copy(update={"recipes": {"standard": recipe}})
+    asked = text_to_video("a", guidance=1.0)
+    assert plan(text_to_video("a"), card).passes[0].below == (0.875, 3.0)
+    assert plan(asked, card).passes[0].below is None
+
+
+def test_a_distilled_checkpoint_refuses_other_steps_than_its_own() -> None:
+    recipe = Recipe(steps=2, guidance=1.0, shift=1.0, ramp=Listed(at=(1.0, 0.5)))
+    card = CARD.model_copy(update={"recipes": {"standard": recipe}})
+    assert plan(text_to_video("a", steps=2), card).recipe == recipe
+    with pytest.raises(Unsupported, match=r"12 steps were asked.*distilled to 2 steps.*Leave the steps out"):
+        plan(text_to_video("a", steps=12), card)
+
+
+def test_what_guidance_cannot_do_here_is_said() -> None:
+    plain = of(quality="draft", negative="fog", guided=(0.1, 0.9), rescale=0.5).notes
+    assert [note.split(" has no effect")[0] for note in plain] == ["the negative prompt", "guided", "rescale"]
+    card = CARD.model_copy(update={"embedded": True})
+    assert "guided has no effect: this model leans by itself" in plan(text_to_video("a", guided=(0, 0.5)), card).notes
+    assert not of(negative="fog", guided=(0.1, 0.9), rescale=0.5).notes
+
+
+def test_calls_outside_the_interval_are_foretold_at_half() -> None:
+    n = math.prod((5, 4, 4))
+    one = 1e-3 * n + 1e-6 * n * n
+    steps = of(steps=10, guided=(0.5, 0.9)).passes[0].schedule.levels[:-1]
+    both = sum(0.5 <= level <= 0.9 for (level,) in steps)
+    assert 0 < both < 10
+    made = of(steps=10, guided=(0.5, 0.9)).phases.denoise
+    assert made == pytest.approx(10 * 0.01 + (10 + both) * one)
+    in_turn = plan(of(steps=10, guided=(0.5, 0.9)).request, CARD.model_copy(update={"batched": False})).phases.denoise
+    assert in_turn == pytest.approx((10 + both) * (0.01 + one))
 
 
 def test_too_many_cells_are_refused_with_a_length_that_works() -> None:

@@ -44,6 +44,15 @@ from cinecanvas.request import MOST_SEED, Clip, Request, parse_size, text_to_vid
         ({"prompt": "a", "shape": "wide"}, "wide"),
         ({"prompt": "a", "shape": "16:9", "width": 64, "height": 64}, "both"),
         ({"prompt": "a", "count": 0}, "0 videos"),
+        ({"prompt": "a", "steps": 0}, "0 steps"),
+        ({"prompt": "a", "steps": 10**9}, "1000000000 steps"),
+        ({"prompt": "a", "guidance": -1}, "guidance of -1"),
+        ({"prompt": "a", "guidance": math.nan}, "guidance of nan"),
+        ({"prompt": "a", "guidance": 31}, "From 0 to 30"),
+        ({"prompt": "a", "guided": (0.9, 0.1)}, "0.9 to 0.1"),
+        ({"prompt": "a", "guided": (0.5, math.nan)}, "0.5 to nan"),
+        ({"prompt": "a", "guided": (0.5,)}, "guided.1 is not usable"),
+        ({"prompt": "a", "rescale": 1.1}, "rescale of 1.1"),
         ({"prompt": "a", "count": 10**6}, "1000000 videos"),
         ({"prompt": "a", "seed": -1}, "seed -1"),
         ({"prompt": "a", "seed": 2**63}, "seed 9223372036854775808"),
@@ -83,6 +92,8 @@ def test_a_request_survives_json() -> None:
     request = Request(
         prompt="ein Fuchs \N{FOX FACE}", seconds=2.5, shape="9:16", clips=(clip,), seed=MOST_SEED, count=3
     )
+    expert = request.model_copy(update={"steps": 12, "guidance": 6.0, "guided": (0.1, 0.9), "rescale": 0.7})
+    assert Request.model_validate_json(expert.model_dump_json()) == expert
     assert Request.model_validate_json(request.model_dump_json()) == request
 
 

@@ -78,6 +78,15 @@ def test_an_order_is_told_by_its_task(document: dict[str, Any]) -> None:
         assert kind["properties"]["model"]["enum"] == ["toy", "diorama"]
 
 
+def test_every_order_may_ask_for_a_recipe_of_its_own_within_bounds(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    for name in schemas["Order"]["discriminator"]["mapping"].values():
+        fields = schemas[name.rpartition("/")[2]]["properties"]
+        least = {name: fields[name]["anyOf"][0] for name in ("steps", "guidance", "rescale")}
+        assert [(one["minimum"], one["maximum"]) for one in least.values()] == [(1, 1000), (0, 30), (0, 1)]
+        assert fields["guided"]["anyOf"][0]["minItems"] == 2 and fields["guided"]["description"]
+
+
 def test_every_example_is_an_order(document: dict[str, Any]) -> None:
     body = document["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
     for example in body["examples"].values():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # none of it is needed to print the help
     from cinecanvas.jobs.job import Job
     from cinecanvas.media.assets import Holding
     from cinecanvas.model import Card
-    from cinecanvas.plan import Phases, Plan
+    from cinecanvas.plan import Pass, Phases, Plan
     from cinecanvas.world.captions import Reading
 
 
@@ -172,7 +172,7 @@ def print_plan(made: Plan, reading: Reading | None, advice: str) -> None:
     for number, step in enumerate(made.passes, 1):
         print(
             f"  pass {number}: {step.grid.frames} frames of {step.grid.width}x{step.grid.height}, {made.cells} cells, "
-            f"{step.steps} steps of {step.solver}, guidance {step.guidance:g}, seed {step.seed}"
+            f"{step.steps} steps of {step.solver}, {_leaning(step)}, seed {step.seed}"
         )
     print(f"  about {_duration(made.seconds)} ({_phases(made.phases)}), {_bytes(made.bytes)} of memory")
     for note in made.notes:
@@ -180,6 +180,14 @@ def print_plan(made: Plan, reading: Reading | None, advice: str) -> None:
     _print_reading(reading)
     if advice:
         print(f"  note: {advice}")
+
+
+def _leaning(step: Pass) -> str:
+    """How a pass is led to its prompt."""
+    low, high = step.guided
+    where = f" at noise {low:g} to {high:g}" if step.guidance != 1 and (low > 0 or high < 1) else ""
+    rescaled = f" rescaled by {step.rescale:g}" if step.guidance != 1 and step.rescale else ""
+    return f"guidance {step.guidance:g}{where}{rescaled}"
 
 
 def _print_reading(reading: Reading | None) -> None:

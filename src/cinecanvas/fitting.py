@@ -65,7 +65,8 @@ def leaning(model: Model, step: Pass) -> Model:
         model,
         step.guidance,
         negative=step.negative,
-        interval=(step.guided_from, 1.0),
+        interval=step.guided,
+        rescale=step.rescale,
         rising=step.rising,
         below=step.below,
     )

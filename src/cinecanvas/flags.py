@@ -12,7 +12,10 @@ import typer
 from cinecanvas.errors import BadRequest
 from cinecanvas.request import Cue, Request, parse_size
 
-SHARED = ("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count", "at")
+SHARED = (
+    *("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count", "at"),
+    *("steps", "guidance", "guided", "rescale"),
+)
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SIZE = Annotated[
     str | None, typer.Option(metavar="WxH|16:9", help="Pixels such as 640x480, or a shape: 16:9, 9:16, square.")
@@ -21,6 +24,10 @@ _CUES = Annotated[
     list[str] | None,
     typer.Option("--at", metavar="SECOND:WORDS", help="Other words from a second on; may be repeated."),
 ]
+_GUIDED = Annotated[
+    str | None, typer.Option(metavar="LOW,HIGH", help=Request.model_fields["guided"].description, show_default=False)
+]
+_WRITTEN = {"size": _SIZE, "at": _CUES, "guided": _GUIDED}  # fields whose values have a form of their own
 
 
 def with_options(
@@ -59,8 +66,8 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def _flag(name: str) -> Any:
     """One field as an option that may be left out."""
-    if name in ("size", "at"):
-        return _SIZE if name == "size" else _CUES
+    if name in _WRITTEN:
+        return _WRITTEN[name]
     field = Request.model_fields[name]
     values = [kind for kind in get_args(field.annotation) if kind is not NoneType]
     if get_origin(field.annotation) is Literal:
@@ -75,7 +82,17 @@ def _read(given: Mapping[str, Any]) -> dict[str, Any]:
     """Flags that were given, as fields of a Request."""
     asked = {name: value for name, value in given.items() if value is not None}
     size, cues = asked.pop("size", ""), [_cue(text) for text in asked.pop("at", ())]
+    if "guided" in asked:
+        asked["guided"] = _interval(asked["guided"])
     return {**asked, **(parse_size(size)._asdict() if size else {}), **({"cues": tuple(cues)} if cues else {})}
+
+
+def _interval(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise BadRequest(f"{text[:40]!r} was given for --guided", "It is LOW,HIGH, as in 0.1,0.9") from None
+    return low, high
 
 
 def _cue(text: str) -> Cue:

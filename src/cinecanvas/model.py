@@ -49,8 +49,9 @@ class Score(BaseModel):
 class Recipe(BaseModel):
     """How a family is sampled at one quality: solver steps, guidance scale, timestep shift, solver's name.
 
-    Guidance acts from the noise `guided_from` up; below it a call costs half. rising: the scale at the first moment,
-    from which it rises to `guidance` at the last. below: another scale under a level, (level, scale).
+    Guidance acts from the noise `guided_from` up to `guided_to`; elsewhere a call costs half. rescale 0..1: how much of
+    the contrast that it adds is taken back. rising: the scale at the first moment, from which it rises to `guidance` at
+    the last. below: another scale under a level, (level, scale).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,9 +61,15 @@ class Recipe(BaseModel):
     shift: float
     solver: Literal["euler", "heun", "dpm", "unipc", "ancestral", "sde", "consistency"] = "dpm"
     guided_from: float = 0.1
+    guided_to: float = 1.0
+    rescale: float = 0.0
     rising: float | None = None
     below: tuple[float, float] | None = None
     ramp: Ramp = STRAIGHT
+
+    def guides(self, level: float) -> bool:
+        """Whether guidance acts at a level."""
+        return self.guided_from <= level <= self.guided_to
 
 
 class Source(BaseModel):

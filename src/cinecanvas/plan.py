@@ -58,7 +58,8 @@ class Pass(BaseModel):
     ramp: Ramp = STRAIGHT
     solver: str
     guidance: float
-    guided_from: float = 0.1
+    guided: tuple[float, float] = (0.1, 1.0)  # the levels from and to which guidance acts
+    rescale: float = 0.0
     rising: float | None = None
     below: tuple[float, float] | None = None
     seed: int
@@ -126,6 +127,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     request: Request
+    recipe: Recipe  # of the model at that quality, with what was asked instead
     films: tuple[tuple[Pass, ...], ...]
     width: int  # px, of the file
     height: int
@@ -188,6 +190,7 @@ def plan(
     cells = max(step.cells for step in films[0])
     made = Plan(
         request=request,
+        recipe=recipe,
         films=films,
         width=size[0],
         height=size[1],
@@ -199,7 +202,8 @@ def plan(
         phases=_phases(card, recipe, films, pixels=size[0] * size[1] * frames).at(pace),
         bytes=_bytes(card, grid, cells=cells),
         notes=(
-            *_notes(request, recipe, grid, crop=crop, size=size, fps=fps, frames=frames, passes=len(films[0])),
+            *_notes(request, grid, crop=crop, size=size, fps=fps, frames=frames, passes=len(films[0])),
+            *_idle(request, recipe, card),
             *_sound_note(sound, seconds=frames / fps),
         ),
     )
@@ -276,7 +280,13 @@ def _recipe(request: Request, card: Card) -> Recipe:
     if recipe is None:
         known = ", ".join(card.recipes) or "none"
         raise Unsupported(f"The model {card.name} has no quality {request.quality!r}", f"It has: {known}")
-    return recipe
+    asked = {name: getattr(request, name) for name in ("steps", "guidance", "rescale")}
+    instead = {name: value for name, value in asked.items() if value is not None}
+    if request.guidance is not None:
+        instead["below"] = None  # one scale for both experts, as their pipelines have it
+    if request.guided is not None:
+        instead["guided_from"], instead["guided_to"] = request.guided
+    return recipe.model_copy(update=instead)
 
 
 def _grid(request: Request, card: Card) -> Grid:
@@ -403,7 +413,8 @@ def _film(
                 ramp=recipe.ramp,
                 solver=recipe.solver,
                 guidance=recipe.guidance,
-                guided_from=recipe.guided_from,
+                guided=(recipe.guided_from, recipe.guided_to),
+                rescale=recipe.rescale,
                 rising=recipe.rising,
                 below=recipe.below,
                 seed=seed,
@@ -457,7 +468,8 @@ def _phases(card: Card, recipe: Recipe, films: tuple[tuple[Pass, ...], ...], *, 
     cost = _cost(card, width=grid.width, height=grid.height)
     calls = 2 * recipe.steps - 1 if recipe.solver == "heun" else recipe.steps
     rows = films[0][0].schedule.levels[:-1]
-    guided = sum(max(row) >= recipe.guided_from for row in rows) / len(rows) if recipe.guidance != 1 else 0.0
+    leans = recipe.guidance != 1 and not card.embedded
+    guided = leans * sum(any(map(recipe.guides, row)) for row in rows) / len(rows)
     batch = 1 + guided
     asked = 1.0 if card.batched else batch
     sizes = [step.cells for film in films for step in film]
@@ -489,7 +501,6 @@ def _bytes(card: Card, grid: Grid, *, cells: int) -> int:
 
 def _notes(
     request: Request,
-    recipe: Recipe,
     grid: Grid,
     *,
     crop: tuple[int, int],
@@ -517,9 +528,16 @@ def _notes(
         )
     if request.seconds is not None and not request.loop and frames / fps < grid.seconds - 0.5 / grid.fps:
         notes.append(f"generated {grid.seconds:.3g} s, the last {grid.seconds - frames / fps:.2g} s are left out")
-    if request.negative and recipe.guidance == 1:
-        notes.append("the negative prompt has no effect: this model is sampled without guidance")
     return tuple(notes)
+
+
+def _idle(request: Request, recipe: Recipe, card: Card) -> tuple[str, ...]:
+    """What was asked of guidance where there is none, or none that could be told."""
+    if recipe.guidance != 1 and not card.embedded:
+        return ()
+    why = "leans by itself" if card.embedded else "is sampled without guidance"
+    asked = {"the negative prompt": request.negative, "guided": request.guided, "rescale": request.rescale}
+    return tuple(f"{name} has no effect: this model {why}" for name, value in asked.items() if value)
 
 
 def _sound_note(sound: Sequence[Piece], *, seconds: float) -> tuple[str, ...]:

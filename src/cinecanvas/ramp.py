@@ -141,7 +141,8 @@ class Listed(BaseModel):
     def levels(self, steps: int, *, shift: float, cells: int) -> Levels:
         """The list and 0."""
         if steps != len(self.at):
-            raise Unsupported(f"{steps} steps were asked", f"This checkpoint was distilled to {len(self.at)} steps")
+            possible = f"This checkpoint was distilled to {len(self.at)} steps, and has no others"
+            raise Unsupported(f"{steps} steps were asked", possible, "Leave the steps out")
         return (*self.at, 0.0)
 
     def timestep(self, level: float) -> float:

@@ -24,6 +24,8 @@ MOST_SECONDS = 3600.0
 SIDES = (16, 4096)  # px
 LEAST_FPS, MOST_FPS = 0.1, 120.0  # 1/s
 MOST_COUNT = 100  # videos
+MOST_STEPS = 1000
+MOST_GUIDANCE = 30.0
 MOST_SEED = 2**63 - 1
 STILL = 1 / 1000  # s: shorter than any frame, so it asks for one picture
 
@@ -139,6 +141,16 @@ class Request(BaseModel):
     quality: Quality = Field(default="standard", description="More steps look better and take longer.")
     order: Order = Field(default="full", description="Moments together, one after the other, or staggered.")
     count: int = Field(default=1, description="How many videos, each with the next seed.")
+    steps: int | None = Field(default=None, description="Steps from noise to film; the quality's own if left out.")
+    guidance: float | None = Field(
+        default=None, description="How far to lean towards the prompt, 1 is not at all; the model's own if left out."
+    )
+    guided: tuple[float, float] | None = Field(
+        default=None, description="From which noise to which it leans, in 0 to 1; the model's own if left out."
+    )
+    rescale: float | None = Field(
+        default=None, description="How much of the contrast that leaning adds is taken back, from 0 to 1 (all)."
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -156,6 +168,7 @@ class Request(BaseModel):
         if not 1 <= request.count <= MOST_COUNT:
             raise BadRequest(f"{_short(request.count)} videos were asked", f"Between 1 and {MOST_COUNT} are possible")
         _check_cues(request)
+        _check_recipe(request)
         if request.finer and request.width is None:
             raise BadRequest("A finer film was asked, but no size", do="Give its width and height")
         return request
@@ -191,6 +204,10 @@ class Options(TypedDict, total=False):
     order: Order
     cues: tuple[Cue, ...]
     count: int
+    steps: int | None
+    guidance: float | None
+    guided: tuple[float, float] | None
+    rescale: float | None
 
 
 # Every task is a Request and nothing else: which cells are known. Media stand at a second and hold their own length.
@@ -413,6 +430,21 @@ def _check_cues(request: Request) -> None:
     if request.seconds is not None and times and times[-1] >= request.seconds:
         asked = f"Words were to begin at {times[-1]:g} s of a video of {request.seconds:g} s"
         raise BadRequest(asked, "They begin before its end")
+
+
+def _check_recipe(request: Request) -> None:
+    """What an expert asks instead of the model's recipe, within bounds that hold for all models."""
+    steps, guidance, guided, rescale = request.steps, request.guidance, request.guided, request.rescale
+    if steps is not None and not 1 <= steps <= MOST_STEPS:
+        raise BadRequest(f"{_short(steps)} steps were asked", f"Between 1 and {MOST_STEPS} are possible")
+    if guidance is not None and not 0 <= guidance <= MOST_GUIDANCE:
+        asked = f"A guidance of {_short(f'{guidance:g}')} was asked"
+        raise BadRequest(asked, f"From 0 to {MOST_GUIDANCE:g} is possible; 1 is none")
+    if guided is not None and not 0 <= guided[0] < guided[1] <= 1:
+        asked = f"Guidance was asked from a noise of {_short(f'{guided[0]:g}')} to {_short(f'{guided[1]:g}')}"
+        raise BadRequest(asked, "It acts from one level to a higher one, both from 0 to 1")
+    if rescale is not None and not 0 <= rescale <= 1:
+        raise BadRequest(f"A rescale of {_short(f'{rescale:g}')} was asked", "From 0 (none) to 1 (all) is possible")
 
 
 def _check_text(request: Request) -> None:

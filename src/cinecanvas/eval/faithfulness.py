@@ -90,7 +90,8 @@ def exam(
 
 def generated(model: Model, canvas: Canvas, texts: Sequence[str], *, recipe: Recipe, seeds: Sequence[int]) -> Tensor:
     """Clips (B, T, H, W, 3) uint8: the canvas filled by the sentences, as the library fills it."""
-    leaning = guided(model, recipe.guidance, interval=(recipe.guided_from, 1.0))
+    interval = (recipe.guided_from, recipe.guided_to)
+    leaning = guided(model, recipe.guidance, interval=interval, rescale=recipe.rescale)
     cond = leaning.prepare(canvas, texts)
     schedule = full(recipe.steps, shift=recipe.shift)
     *_, last = sampler.fill(leaning, cond, schedule, seed=seeds, solver=SOLVERS[recipe.solver])
