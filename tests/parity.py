@@ -49,11 +49,11 @@ def pictures(*shape: int) -> torch.Tensor:
     return bytes_ / 127.5 - 1
 
 
-def starting(model: Model, grid: Grid, *, lead: int = 0) -> torch.Tensor:
-    """The noise that our fill begins with (1, C, T', H', W'), that of a track before the video first."""
+def starting(model: Model, grid: Grid, *, lead: int = 0, step: int | None = None) -> torch.Tensor:
+    """The noise that our fill begins with (1, C, T', H', W'), or a step's; that of a track before the video first."""
     blank = Track.blank(grid, channels=model.card.channels)
-    eps = noise(blank, seed=SEED)
-    before = noise(blank, seed=SEED, name="lead")[:, :, :lead]
+    eps = noise(blank, seed=SEED, step=step)
+    before = noise(blank, seed=SEED, name="lead", step=step)[:, :, :lead]
     return torch.cat([before, eps], 2)
 
 

@@ -14,12 +14,11 @@ import torch
 from parity import NEGATIVE, PROMPT, SEED, grid_of, opened, ours, picture, pictures, psnr, starting
 from tiny import sdxl
 
-from cinecanvas.canvas import Canvas, Track
+from cinecanvas.canvas import Canvas
 from cinecanvas.guidance import guided
 from cinecanvas.model import Model
 from cinecanvas.models.latents import lifted
 from cinecanvas.sampler import fill
-from cinecanvas.sampler import noise as drawn
 from cinecanvas.schedule import Schedule
 from cinecanvas.solvers import SOLVERS, euler
 
@@ -58,13 +57,8 @@ def blank(model: Model) -> Canvas:
     return Canvas.blank(grid_of(model.card, frames=1, width=WIDTH, height=HEIGHT))
 
 
-def noise(model: Model) -> torch.Tensor:
-    return starting(model, grid_of(model.card, frames=1, width=WIDTH, height=HEIGHT))[:, :, 0]
-
-
-def starting_track(model: Model) -> Track:
-    """What our fill draws noise for."""
-    return Track.blank(grid_of(model.card, frames=1, width=WIDTH, height=HEIGHT), channels=model.card.channels)
+def noise(model: Model, *, step: int | None = None) -> torch.Tensor:
+    return starting(model, grid_of(model.card, frames=1, width=WIDTH, height=HEIGHT), step=step)[:, :, 0]
 
 
 def begun(model: Model) -> torch.Tensor:
@@ -107,9 +101,8 @@ def test_the_turbo_gives_the_same_picture_in_four_steps_of_which_each_takes_othe
     from diffusers.schedulers import scheduling_euler_ancestral_discrete as place
 
     model = opened(folders["turbo"])
-    track = starting_track(model)
-    steps = iter(range(4))
-    monkeypatch.setattr(place, "randn_tensor", lambda *_, **__: drawn(track, seed=SEED, step=next(steps))[:, :, 0])
+    steps = iter(range(STEPS))
+    monkeypatch.setattr(place, "randn_tensor", lambda *_, **__: noise(model, step=next(steps)))
     wanted = theirs(folders["turbo"], latents=noise(model), guidance_scale=0.0)
     solver = SOLVERS[model.card.recipes["standard"].solver]
     assert psnr(ours(model, blank(model), levels(model), solver=solver), wanted) > 60

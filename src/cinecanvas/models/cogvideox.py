@@ -216,13 +216,15 @@ def recognise(layout: Mapping[str, Any]) -> Card | None:
         name = "cogvideox-5b" if network.get("use_rotary_positional_embeddings") else "cogvideox-2b"
     card = CARDS[name]
     stride = 2 ** (len(vae.get("block_out_channels", range(4))) - 1)
-    ramp = ramp_of(layout["scheduler"])
+    own: dict[str, Any] = {"ramp": ramp_of(layout["scheduler"])}
+    if layout["scheduler"].get("_class_name") == "CogVideoXDPMScheduler":
+        own["solver"] = "sde"
     return card.model_copy(
         update={
             "channels": vae.get("latent_channels", 16),
             "strides": (int(vae.get("temporal_compression_ratio", 4)), stride, stride),
             "sides": stride * network.get("patch_size", 2),
-            "recipes": {quality: one.model_copy(update={"ramp": ramp}) for quality, one in card.recipes.items()},
+            "recipes": {quality: one.model_copy(update=own) for quality, one in card.recipes.items()},
         }
     )
 
