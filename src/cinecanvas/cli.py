@@ -19,11 +19,10 @@ import typer
 
 from cinecanvas import request as tasks
 from cinecanvas.arguments import fit_named, free_name, keeper, place_of, second_and_picture, store_here, taken
+from cinecanvas.checkpoints import models
 from cinecanvas.console import (
     done_json,
     plan_json,
-    print_card,
-    print_cards,
     print_done,
     print_held,
     print_plan,
@@ -351,28 +350,6 @@ def plan(prompt: Prompt, as_json: Json = False, *, options: Options) -> None:
 
 
 @app.command()
-def models(
-    name: Annotated[str, typer.Argument(help="One model's Card; all of them if left out.", show_default=False)] = "",
-    as_json: Json = False,
-) -> None:
-    """List the models, or show one model's Card with its measured scores."""
-    from cinecanvas.models import card, cards, elsewhere, entries
-
-    if name:
-        one = card(name)
-        print(one.model_dump_json()) if as_json else print_card(one)
-        return
-    broken = {entry.name: entry.trouble for entry in entries().values() if entry.card is None}
-    if as_json:
-        print(json.dumps({"models": [c.model_dump(mode="json") for c in cards().values()], "broken": broken}))
-        return
-    print_cards(list(cards().values()))
-    for family, trouble in broken.items():
-        print(f"{family}: {trouble}", file=sys.stderr)
-    print(elsewhere())
-
-
-@app.command()
 def store(
     clear: Annotated[
         bool, typer.Option("--clear", help="Forget all of it; files that you named with -o stay.")
@@ -458,7 +435,7 @@ def world(
 
 
 app.command()(serve)
-for group in (jobs, keys, audit):
+for group in (models, jobs, keys, audit):
     app.add_typer(group)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:  # none of it is needed to print the help
@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # none of it is needed to print the help
     from cinecanvas.model import Card
     from cinecanvas.plan import Phases, Plan
     from cinecanvas.world.captions import Reading
+
+_LINES = 10.0  # s between two lines where there is no terminal
 
 
 def watched(events: Iterator[Event], *, silent: bool) -> Done:
@@ -98,6 +100,38 @@ def watched_job(looks: Iterator[tuple[Job, Sequence[str]]], *, silent: bool) -> 
     return job
 
 
+def watched_weights(events: Iterator[Any], *, silent: bool) -> Any:
+    """Files on their way, or being read, to the last event: a bar of bytes where somebody looks, else a line now and
+    then."""
+    from contextlib import closing
+
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+
+    from cinecanvas.models.pull import Begun
+    from cinecanvas.models.shelf import Moving
+
+    bar = _bar(BarColumn(30), DownloadColumn(), TransferSpeedColumn(), TextColumn("{task.description}"), silent=silent)
+    console, told, last = bar.console, 0.0, cast(Any, None)
+    with closing(cast(Any, events)), bar:
+        task = bar.add_task("", total=None, left="")
+        for event in events:
+            last = event
+            if isinstance(event, Begun):
+                of = f"{event.repository} at {event.revision[:12] or 'a folder'}"
+                here = f", {size_of(event.here)} of them are here" if event.here else ""
+                console.print(f"{event.name}: {of}, {event.files} files, {size_of(event.bytes)}{here}", markup=False)
+                bar.update(task, completed=event.here, total=event.bytes)
+            elif isinstance(event, Moving):
+                left = f"{_duration((event.of - event.done) / event.rate)} left" if event.rate > 0 else ""
+                bar.update(task, description=event.file, completed=event.done, total=event.of, left=left)
+                if not console.is_terminal and time.monotonic() - told > _LINES:
+                    line = f"{size_of(event.done)} of {size_of(event.of)}, {size_of(int(event.rate))}/s  {event.file}"
+                    console.print(line, markup=False)
+                    told = time.monotonic()
+    assert last is not None, "nothing was told"
+    return last
+
+
 def _bar(*columns: ProgressColumn, silent: bool) -> Progress:
     """A live bar on stderr that ends in the task's `left`; shown only where somebody looks."""
     from rich.console import Console
@@ -129,7 +163,7 @@ def print_done(done: Done) -> None:
     """File, size, seed, seconds per phase, words understood and ignored."""
     for file, video, seed in zip(done.files, done.videos, done.seeds, strict=True):
         length = f"{video.seconds:.3g} s, " if video.frames > 1 else ""
-        print(f"{file.parent / video.name}  {video.width}x{video.height}, {length}{_bytes(video.bytes)}, seed {seed}")
+        print(f"{file.parent / video.name}  {video.width}x{video.height}, {length}{size_of(video.bytes)}, seed {seed}")
         for note in video.notes:
             print(f"  note: {note}")
     print(f"  {_phases(done.phases)}")
@@ -138,9 +172,10 @@ def print_done(done: Done) -> None:
 
 def print_held(held: Holding) -> None:
     """What a store holds, in two lines."""
-    print(f"{held.assets} pictures and films, {_bytes(held.bytes)}")
+    print(f"{held.assets} pictures and films, {size_of(held.bytes)}")
     print(
-        f"{held.records} parts of films on their way, {_bytes(held.record_bytes)}; those of a week ago go by themselves"
+        f"{held.records} parts of films on their way, {size_of(held.record_bytes)}; "
+        "those of a week ago go by themselves"
     )
 
 
@@ -152,7 +187,7 @@ def print_plan(made: Plan, reading: Reading | None, advice: str) -> None:
             f"  pass {number}: {step.grid.frames} frames of {step.grid.width}x{step.grid.height}, {made.cells} cells, "
             f"{step.steps} steps of {step.solver}, guidance {step.guidance:g}, seed {step.seed}"
         )
-    print(f"  about {_duration(made.seconds)} ({_phases(made.phases)}), {_bytes(made.bytes)} of memory")
+    print(f"  about {_duration(made.seconds)} ({_phases(made.phases)}), {size_of(made.bytes)} of memory")
     for note in made.notes:
         print(f"  note: {note}")
     _print_reading(reading)
@@ -169,28 +204,35 @@ def _print_reading(reading: Reading | None) -> None:
         print(f"  ignored: {', '.join(reading.ignored)}")
 
 
-def print_cards(cards: Sequence[Card]) -> None:
+def print_cards(cards: Sequence[Card], states: Mapping[str, str]) -> None:
+    """The Cards as a table; states: where the weights of each are."""
     from rich.console import Console
     from rich.table import Column, Table
 
-    columns = ("what it is", "sizes (px)", "seconds", "fps", "parameters", "licence")
+    columns = ("what it is", "sizes (px)", "seconds", "fps", "parameters", "licence", "weights")
     table = Table(Column("model", no_wrap=True), *columns, box=None, pad_edge=False)
     for card in cards:
         sizes = " ".join(f"{w}x{h}" for w, h in card.sizes) or "any"
-        count = f"{card.parameters / 1e6:.1f} M" if card.parameters else "none"
-        table.add_row(card.name, card.title, sizes, f"{card.max_seconds:g}", f"{card.fps:g}", count, card.licence)
+        count = f"{card.parameters / 1e6:.1f} M" if card.parameters else ""
+        times = (f"{card.max_seconds:g}", f"{card.fps:g}")
+        table.add_row(card.name, card.title, sizes, *times, count, card.licence, states[card.name])
     Console(highlight=False).print(table)
 
 
-def print_card(card: Card) -> None:
-    """One Card as lines; scores with their interval, ceiling and floor."""
+def print_card(card: Card, where: str) -> None:
+    """One Card as lines; scores with their interval, ceiling and floor. where: where its weights are."""
+    terms, source = card.terms, card.source
     rows = {
         "licence": card.licence,
+        "its words": terms.url,
+        "its limits": "; ".join(filter(None, (terms.territory, terms.revenue, terms.use))),
         "limits": card.limits,
         "sizes": " ".join(f"{w}x{h}" for w, h in card.sizes),
         "length": f"{card.seconds:g} s by itself, at most {card.max_seconds:g} s at {card.fps:g} frames per second",
         "tasks": ", ".join(f"{task} ({how})" for task, how in card.tasks.items()),
-        "weights": f"{card.parameters / 1e6:.1f} M parameters, {_bytes(card.bytes)}" if card.parameters else "none",
+        "parameters": f"{card.parameters / 1e6:.1f} M, {size_of(card.bytes)}" if card.parameters else "",
+        "weights": where,
+        "published": f"{source.repository} at {source.revision}" if source is not None and source.repository else "",
         "training": card.training,
         "notes": card.notes,
         **{f"knows {slot}": ", ".join(values) for slot, values in card.words.items()},
@@ -258,7 +300,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _bytes(count: int) -> str:
+def size_of(count: int) -> str:
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

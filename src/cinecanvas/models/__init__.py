@@ -163,6 +163,8 @@ def _known(where: Settings) -> dict[str, Entry]:
 
 def _added(receipt: shelf.Receipt) -> Entry:
     """A folder as a model: its Card is that of the checkpoint it comes nearest to, fitted to what it says itself."""
+    if receipt.base:
+        return Entry(receipt.name, None, None, f"it is one file for {receipt.base}, and such files are not loaded yet")
     try:
         found = recognised(layout(receipt.folder))
     except CinecanvasError as error:

@@ -14,16 +14,35 @@ _HEADER = 100_000_000  # bytes: no header of safetensors may be longer
 _MANY = 1_000_000  # tensors or facts: no file of weights has more
 # GGUF's types: numbers in a block, and its bytes (ggml-common.h); a type that is not here has a length not known here
 _BLOCKS = {
-    **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36)},
-    **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292)},
-    **{20: (32, 18), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 30: (1, 2)},
+    0: (1, 4),
+    1: (1, 2),
+    2: (32, 18),
+    3: (32, 20),
+    6: (32, 22),
+    7: (32, 24),
+    8: (32, 34),
+    9: (32, 36),
+    10: (256, 84),
+    11: (256, 110),
+    12: (256, 144),
+    13: (256, 176),
+    14: (256, 210),
+    15: (256, 292),
+    20: (32, 18),
+    23: (256, 136),
+    24: (1, 1),
+    25: (1, 2),
+    26: (1, 4),
+    27: (1, 8),
+    28: (1, 8),
+    30: (1, 2),
 }
 _SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a fact, by its type
 _STRING, _ARRAY = 8, 9
 
 
 def check_weights(path: Path, *, named: str) -> int:
-    """The bytes of a .safetensors or .gguf file that is whole as far as its header tells; else it is refused by name."""
+    """The bytes of a .safetensors or .gguf file that is whole as far as its header tells; else a refusal by name."""
     kind = path.suffix.lower()
     if kind not in (".safetensors", ".gguf"):
         pickled = ", which could run code" if kind in PICKLES else ""

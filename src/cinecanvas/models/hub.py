@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import random
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
 
 from cinecanvas.errors import BadRequest, BadWeights, CinecanvasError, Unsupported
 from cinecanvas.model import Source
-from cinecanvas.models.shelf import safe
+from cinecanvas.models.shelf import Held, Receipt, safe
 
 _SHA256, _COMMIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _LARGEST = 1 << 42  # bytes: no file of weights is as large as that
@@ -106,7 +104,7 @@ class Hub:
                 moved(-have)
                 have = 0
             with part.open("ab" if have else "wb") as out:
-                for block in got.iter_bytes(_BLOCK):
+                for block in got.iter_bytes():  # as it comes: blocks of a size would lose the last one at a cut
                     have += len(block)
                     if have > file.bytes:
                         raise self._other(file, f"more than its {file.bytes:,} bytes")
@@ -147,12 +145,11 @@ class Hub:
         except errors.RepositoryNotFoundError:
             if self.gated:
                 raise self._closed() from None
-            raise BadWeights(
-                f"There is no repository {self.repository} on {self._where}, or it is not open to everybody",
-                do="If you have access to it, set HF_TOKEN",
-            ) from None
+            raise self._absent() from None
         except errors.HfHubHTTPError as error:
             status = error.response.status_code
+            if status == 401 and not self.token and not self.gated:  # what the hub says of what is not there, too
+                raise self._absent() from None
             if status in (401, 403):
                 raise self._closed() from None
             if status in (408, 429) or status >= 500:
@@ -162,12 +159,16 @@ class Hub:
             ) from None
         except errors.HfHubHTTPError.__mro__[1] as error:  # HTTPError of the library beneath, whichever that is
             raise Lost(f"{self._where} cannot be reached ({_reason(error)})") from error
-        except CinecanvasError:
-            raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if type(error).__name__ == "HFValidationError":
                 raise BadRequest(f"{self.repository[:80]!r} is not the name of a repository") from None
             raise self._page() from error
+
+    def _absent(self) -> BadWeights:
+        return BadWeights(
+            f"There is no repository {self.repository} on {self._where}, or it is not open to everybody",
+            do="If you have access to it, set " + self._word,
+        )
 
     def _closed(self) -> CinecanvasError:
         if self.token or (not self.endpoint and _library().get_token()):
@@ -179,7 +180,7 @@ class Hub:
         return BadWeights(
             f"{self.repository} is opened by {self._where} only to accounts that have accepted its terms",
             "A token of such an account is needed",
-            f"Accept them at https://huggingface.co/{self.repository}, then set HF_TOKEN",
+            f"Accept them at https://huggingface.co/{self.repository}, then set {self._word}",
         )
 
     def _page(self) -> BadWeights:
@@ -199,6 +200,11 @@ class Hub:
         return re.sub(r"^[a-z]+://([^/@]*@)?|[/?#].*$", "", self.endpoint or _library().constants.ENDPOINT)
 
     @property
+    def _word(self) -> str:
+        """What a token is read from."""
+        return "CINECANVAS_MIRROR_TOKEN" if self.endpoint else "HF_TOKEN"
+
+    @property
     def _token(self) -> Any:
         """The user's own token goes to the hub alone; a mirror gets what was given for it."""
         return self.token or (False if self.endpoint else None)
@@ -211,15 +217,16 @@ class Folder:
     path: Path
 
     def listing(self, source: Source, revision: str) -> Listing:
-        """What lies in it; links that lead to files count, as in the hub's own cache."""
-        files = {}
+        """What lies in it, with the digests that a receipt beside it or the hub's cache gives; links to files count."""
+        beside, files = _beside(self.path), {}
         for folder, _, names in os.walk(self.path):
             for name in names:
                 found = Path(folder, name)
                 path = found.relative_to(self.path).as_posix()
                 if safe(path) and not any(part[0] == "." for part in path.split("/")) and found.is_file():
-                    files[path] = _lying(path, found.resolve())
-        return Listing(self.path.name if _COMMIT.fullmatch(self.path.name) else "", files)
+                    files[path] = _lying(path, found.resolve(), beside.files.get(path) if beside else None)
+        commit = self.path.name if _COMMIT.fullmatch(self.path.name) else ""
+        return Listing(beside.revision if beside else commit, files)
 
     def fetch(self, file: File, part: Path, listing: Listing, moved: Callable[[int], None]) -> None:
         """The whole file at once."""
@@ -234,13 +241,12 @@ class Folder:
                 while block := source.read(_BLOCK):
                     moved(len(block))
                     out.write(block)
-            shutil.copymode(found, part)
 
 
 def origin(source: Source, name: str, *, mirror: str, token: str) -> Origin:
     """The hub, a mirror's URL, or a folder: one of the model itself, or one that holds such folders by their names."""
     if any(not char.isascii() or not char.isprintable() or char == " " for char in token):
-        raise BadRequest("The token holds characters that no token has", do="Check HF_TOKEN")
+        raise BadRequest("The token holds characters that no token has", do="Check CINECANVAS_MIRROR_TOKEN")
     if not mirror or re.match(r"https?://", mirror):
         if mirror and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", mirror):
             raise BadRequest("The mirror is not a URL that can be asked", do="Such as https://mirror.example.org")
@@ -286,11 +292,18 @@ def _listed(one: Any, repository: str) -> File:
     return File(path, size, sha256=digest, blob=blob)
 
 
-def _lying(path: str, real: Path) -> File:
+def _beside(folder: Path) -> Receipt | None:
+    """The receipt of a folder of models of ours that was brought along."""
+    try:
+        return Receipt.model_validate_json((folder.parent / f"{folder.name}.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _lying(path: str, real: Path, held: Held | None) -> File:
     """A file of a folder; the hub's cache names files by their digests."""
-    size = real.stat().st_size
-    sha256 = real.name if _SHA256.fullmatch(real.name) else ""
-    return File(path, size, sha256=sha256, blob=real.name if _COMMIT.fullmatch(real.name) else "")
+    sha256 = real.name if _SHA256.fullmatch(real.name) else held.sha256 if held is not None else ""
+    return File(path, real.stat().st_size, sha256=sha256, blob=real.name if _COMMIT.fullmatch(real.name) else "")
 
 
 def _size(part: Path) -> int:
@@ -318,6 +331,9 @@ def _library() -> Any:
     """huggingface_hub, which tells nobody what else is installed here, and prints nothing."""
     try:
         import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+        import huggingface_hub.utils  # each by name: the package itself is lazy
     except ImportError:
         raise Unsupported(
             "Public weights were to be fetched",

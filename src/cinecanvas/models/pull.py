@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cinecanvas.errors import BadWeights, CannotWrite, CinecanvasError, Unsupported
+from cinecanvas.errors import BadWeights, CannotWrite, Unsupported
 from cinecanvas.model import Card, Source
 from cinecanvas.models import shelf
 from cinecanvas.models.checkpoint import INDEX
@@ -126,7 +126,7 @@ class _Tally:
     def begin(self, here: int) -> None:
         """`here` bytes are here before any come."""
         with self.lock:
-            self.numbers.update(here=here, came=0)
+            self.numbers.update(here=here)
 
     def found(self, count: int) -> None:
         """`count` bytes were here already, or are no longer."""

@@ -27,6 +27,13 @@ from cinecanvas.settings import Settings
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ACCEPTED = ".accepted.json"  # no model's name begins with a dot
 _NO_WORDS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"}
+_WEIGHTLESS = (  # what says of a part that it is no network
+    "scheduler_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+    "guider_config.json",
+)
 _BLOCK = 1 << 20  # bytes hashed at a time
 
 
@@ -386,7 +393,7 @@ def _check_part(folder: Path, part: str, kind: str) -> None:
     named = f"{folder.name}/{part}"
     if not safe(part) or not here.is_dir():
         raise BadWeights(f"{named} is missing", do="Fetch the checkpoint again, or copy the folder whole")
-    if any((here / name).is_file() for name in ("scheduler_config.json", "preprocessor_config.json")):
+    if any((here / name).is_file() for name in _WEIGHTLESS):
         return
     if "Tokenizer" in kind:
         names = {path.name for path in here.iterdir() if path.suffix in (".json", ".model", ".txt")}
