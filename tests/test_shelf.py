@@ -450,7 +450,7 @@ def test_broken_and_forged_receipts_harm_nobody(where: Settings, tmp_path: Path)
     (where.models / "other.json").write_text((where.models / "mine.json").read_text())
     forged = {"name": "forged", "folder": str(folder), "repository": "a/b", "files": {"../../x": {"bytes": 1}}}
     (where.models / "forged.json").write_text(json.dumps(forged))
-    (where.models / ".accepted.json").write_text("[1")
+    (where.models / ".some.accepted.json").write_text("[1")
     assert list(shelf.receipts(where)) == ["mine"]
     forged = {"name": "forged", "folder": str(folder), "repository": "a/b"}
     (where.models / "forged.json").write_text(json.dumps(forged))

@@ -125,7 +125,8 @@ def watched_weights(events: Iterator[Any], *, silent: bool) -> Any:
                 left = f"{_duration((event.of - event.done) / event.rate)} left" if event.rate > 0 else ""
                 bar.update(task, description=event.file, completed=event.done, total=event.of, left=left)
                 if not console.is_terminal and time.monotonic() - told > _LINES:
-                    line = f"{size_of(event.done)} of {size_of(event.of)}, {size_of(int(event.rate))}/s  {event.file}"
+                    rate = f", {size_of(int(event.rate))}/s" if event.rate > 0 else ""
+                    line = f"{size_of(event.done)} of {size_of(event.of)}{rate}  {event.file}"
                     console.print(line, markup=False)
                     told = time.monotonic()
     assert last is not None, "nothing was told"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from cinecanvas import __version__
 from cinecanvas.errors import BadRequest, BadWeights, CinecanvasError, Unsupported
 from cinecanvas.model import Source
 from cinecanvas.models.shelf import Held, Receipt, safe
@@ -18,6 +19,7 @@ from cinecanvas.models.shelf import Held, Receipt, safe
 _SHA256, _COMMIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _LARGEST = 1 << 42  # bytes: no file of weights is as large as that
 _BLOCK = 1 << 20  # bytes read and written at a time
+_OURS = {"library_name": "cinecanvas", "library_version": __version__}  # what is said of this machine, and no more
 WAITS = (0.5, 1.0, 2.0, 4.0)  # s between two tries in which nothing came; then the network counts as gone
 
 
@@ -67,7 +69,7 @@ class Hub:
     def listing(self, source: Source, revision: str) -> Listing:
         """What the repository holds; refusals are one line each."""
         hub = _library()
-        api = hub.HfApi(endpoint=self.endpoint or None, token=self._token, library_name="cinecanvas")
+        api = hub.HfApi(endpoint=self.endpoint or None, token=self._token, **_OURS)
         with self._told(revision):
             info = api.model_info(self.repository, revision=revision, files_metadata=True, timeout=30)
         files = (_listed(one, self.repository) for one in info.siblings or ())
@@ -94,7 +96,7 @@ class Hub:
     def _stream(self, file: File, part: Path, commit: str, moved: Callable[[int], None]) -> None:
         """One answer into the file, as far as it comes."""
         hub, have = _library(), _size(part)
-        headers = hub.utils.build_hf_headers(token=self._token, library_name="cinecanvas")
+        headers = hub.utils.build_hf_headers(token=self._token, **_OURS)
         headers |= {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         url = hub.hf_hub_url(self.repository, file.path, revision=commit, endpoint=self.endpoint or None)
         patience = hub.constants.HF_HUB_DOWNLOAD_TIMEOUT

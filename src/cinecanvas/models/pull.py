@@ -215,7 +215,8 @@ class _Pull:
         lying = sum(self._lying(file) for file in missing)
         self.tally.begin(receipt.bytes + sum(_bytes_of(self._part(file)) for file in missing))
         self._check_room(of - receipt.bytes - lying)
-        yield Begun(self.card.name, receipt.repository, receipt.revision, len(wanted), of, self.tally.numbers["here"])
+        earlier = self.tally.numbers["here"] - self.tally.numbers["came"]
+        yield Begun(self.card.name, receipt.repository, receipt.revision, len(wanted), of, earlier)
         for event in self._working(missing, listing, workers):
             if isinstance(event, BaseException):
                 raise self._failed(event, of)
@@ -274,7 +275,8 @@ class _Pull:
         finally:
             self.tally.stop.set()
             for thread in threads:
-                thread.join(timeout=1.0)
+                if thread.is_alive():  # a stop may come before all have begun
+                    thread.join(timeout=1.0)
 
     def _bring(self, file: File, listing: Listing) -> Held:
         """A file at its place, with the digest that was told of it."""

@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cinecanvas.errors import BadRequest, BadWeights, CannotWrite, CinecanvasError, Unsupported
 from cinecanvas.media.destination import cannot_write, shown_name
@@ -25,7 +25,6 @@ from cinecanvas.models.headers import PICKLES, check_weights
 from cinecanvas.settings import Settings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_ACCEPTED = ".accepted.json"  # no model's name begins with a dot
 _NO_WORDS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"}
 _WEIGHTLESS = (  # what says of a part that it is no network
     "scheduler_config.json",
@@ -78,6 +77,7 @@ class Acceptance(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    name: str
     licence: str
     url: str
     date: str
@@ -275,23 +275,22 @@ def keep(receipt: Receipt, where: Settings) -> None:
 def accepted(card: Card, where: Settings) -> Acceptance | None:
     """When the licence that a Card has today was accepted here."""
     try:
-        found = Acceptance.model_validate(json.loads((where.models / _ACCEPTED).read_bytes())[card.name])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        found = Acceptance.model_validate_json((where.models / _acceptance(card)).read_bytes())
+    except (OSError, ValueError):
         return None
-    return found if (found.licence, found.url) == (card.licence, card.terms.url) else None
+    return found if (found.name, found.licence, found.url) == (card.name, card.licence, card.terms.url) else None
 
 
 def accept(card: Card, where: Settings) -> Acceptance:
     """Write down that the licence of a Card was accepted."""
-    with alone("-", where):
-        try:
-            known = json.loads((where.models / _ACCEPTED).read_bytes())
-        except (OSError, ValueError):
-            known = {}
-        now = Acceptance(licence=card.licence, url=card.terms.url, date=today())
-        known = {**(known if isinstance(known, dict) else {}), card.name: now.model_dump()}
-        _write(where, _ACCEPTED, json.dumps(known, indent=1) + "\n")
+    check_name(card.name)
+    now = Acceptance(name=card.name, licence=card.licence, url=card.terms.url, date=today())
+    _write(where, _acceptance(card), now.model_dump_json(indent=1) + "\n")
     return now
+
+
+def _acceptance(card: Card) -> str:
+    return f".{card.name}.accepted.json"  # no model's name begins with a dot
 
 
 def _write(where: Settings, name: str, text: str) -> None:
