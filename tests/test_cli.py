@@ -499,7 +499,8 @@ def reference() -> str:
     ]
     verbs = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     inside = {f"{name} {own}": verb for name, group in verbs.items() for own, verb in _verbs(group).items()}
-    for name, verb in {**{name: verb for name, verb in verbs.items() if not _verbs(verb)}, **inside}.items():
+    alone = {name: verb for name, verb in verbs.items() if not _verbs(verb) or verb.invoke_without_command}
+    for name, verb in {**alone, **inside}.items():
         flags = [p for p in verb.params if p.param_type_name == "option" and p.name != "help" and not p.hidden]
         given = [p for p in verb.params if p.param_type_name == "argument"]
         words = [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in given]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # none of it is needed to print the help
     from cinecanvas.plan import Pass, Phases, Plan
     from cinecanvas.world.captions import Reading
 
+_LINES = 10.0  # s between two lines where there is no terminal
+
 
 def watched(events: Iterator[Event], *, silent: bool) -> Done:
     """Run to the end, with a bar on stderr if somebody looks at it."""
@@ -77,28 +79,6 @@ def watched_run(events: Iterator[Any], *, silent: bool) -> Any:
     return last
 
 
-def watched_bytes(events: Iterator[Any], *, silent: bool) -> Any:
-    """Bytes on their way to the last: a bar where somebody looks, else a line at every tenth."""
-    from contextlib import closing
-
-    from rich.progress import BarColumn, DownloadColumn, TextColumn
-
-    bar = _bar(TextColumn("{task.description:<30}"), BarColumn(30), DownloadColumn(), silent=silent)
-    console, tenth, last = bar.console, 0, None
-    with closing(cast(Any, events)), bar:
-        task = bar.add_task("", total=None, left="")
-        for last in events:
-            rate = getattr(last, "rate", 0.0)
-            left = f"{rate / 1e6:.3g} MB/s  {_duration((last.of - last.done) / rate)} left" if rate else ""
-            name = getattr(last, "file", "") or getattr(last, "path", "")
-            bar.update(task, description=name[-30:], completed=last.done, total=last.of, left=left)
-            if not console.is_terminal and last.of and last.done * 10 // last.of > tenth:
-                tenth = last.done * 10 // last.of
-                console.print(f"{tenth}0 % of {_bytes(last.of)}  {left}")
-    assert last is not None, "nothing came"
-    return last
-
-
 def watched_job(looks: Iterator[tuple[Job, Sequence[str]]], *, silent: bool) -> Job:
     """A job of a queue to its end: a bar where somebody looks, else a line for each phase; notes are always printed."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -118,6 +98,39 @@ def watched_job(looks: Iterator[tuple[Job, Sequence[str]]], *, silent: bool) -> 
                 console.print(f"note: {note}", markup=False)
     assert job is not None, "the queue told nothing"
     return job
+
+
+def watched_weights(events: Iterator[Any], *, silent: bool) -> Any:
+    """Files on their way, or being read, to the last event: a bar of bytes where somebody looks, else a line now and
+    then."""
+    from contextlib import closing
+
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+
+    from cinecanvas.models.pull import Begun
+    from cinecanvas.models.shelf import Moving
+
+    bar = _bar(BarColumn(30), DownloadColumn(), TransferSpeedColumn(), TextColumn("{task.description}"), silent=silent)
+    console, told, last = bar.console, 0.0, cast(Any, None)
+    with closing(cast(Any, events)), bar:
+        task = bar.add_task("", total=None, left="")
+        for event in events:
+            last = event
+            if isinstance(event, Begun):
+                of = f"{event.repository} at {event.revision[:12] or 'a folder'}"
+                here = f", {size_of(event.here)} of them are here" if event.here else ""
+                console.print(f"{event.name}: {of}, {event.files} files, {size_of(event.bytes)}{here}", markup=False)
+                bar.update(task, completed=event.here, total=event.bytes)
+            elif isinstance(event, Moving):
+                left = f"{_duration((event.of - event.done) / event.rate)} left" if event.rate > 0 else ""
+                bar.update(task, description=event.file, completed=event.done, total=event.of, left=left)
+                if not console.is_terminal and time.monotonic() - told > _LINES:
+                    rate = f", {size_of(int(event.rate))}/s" if event.rate > 0 else ""
+                    line = f"{size_of(event.done)} of {size_of(event.of)}{rate}  {event.file}"
+                    console.print(line, markup=False)
+                    told = time.monotonic()
+    assert last is not None, "nothing was told"
+    return last
 
 
 def _bar(*columns: ProgressColumn, silent: bool) -> Progress:
@@ -151,7 +164,7 @@ def print_done(done: Done) -> None:
     """File, size, seed, seconds per phase, words understood and ignored."""
     for file, video, seed in zip(done.files, done.videos, done.seeds, strict=True):
         length = f"{video.seconds:.3g} s, " if video.frames > 1 else ""
-        print(f"{file.parent / video.name}  {video.width}x{video.height}, {length}{_bytes(video.bytes)}, seed {seed}")
+        print(f"{file.parent / video.name}  {video.width}x{video.height}, {length}{size_of(video.bytes)}, seed {seed}")
         for note in video.notes:
             print(f"  note: {note}")
     print(f"  {_phases(done.phases)}")
@@ -160,9 +173,10 @@ def print_done(done: Done) -> None:
 
 def print_held(held: Holding) -> None:
     """What a store holds, in two lines."""
-    print(f"{held.assets} pictures and films, {_bytes(held.bytes)}")
+    print(f"{held.assets} pictures and films, {size_of(held.bytes)}")
     print(
-        f"{held.records} parts of films on their way, {_bytes(held.record_bytes)}; those of a week ago go by themselves"
+        f"{held.records} parts of films on their way, {size_of(held.record_bytes)}; "
+        "those of a week ago go by themselves"
     )
 
 
@@ -174,7 +188,7 @@ def print_plan(made: Plan, reading: Reading | None, advice: str) -> None:
             f"  pass {number}: {step.grid.frames} frames of {step.grid.width}x{step.grid.height}, {made.cells} cells, "
             f"{step.steps} steps of {step.solver}, {_leaning(step)}, seed {step.seed}"
         )
-    print(f"  about {_duration(made.seconds)} ({_phases(made.phases)}), {_bytes(made.bytes)} of memory")
+    print(f"  about {_duration(made.seconds)} ({_phases(made.phases)}), {size_of(made.bytes)} of memory")
     for note in made.notes:
         print(f"  note: {note}")
     _print_reading(reading)
@@ -200,7 +214,7 @@ def _print_reading(reading: Reading | None) -> None:
 
 
 def print_cards(cards: Sequence[Card], states: Mapping[str, str]) -> None:
-    """Models by name, what they are and do; what is only approximate stands in brackets."""
+    """The Cards as a table; states: where the weights of each are."""
     from rich.console import Console
     from rich.table import Table
 
@@ -223,21 +237,21 @@ def _way(card: Card, task: str) -> str:
     return f": {card.ways[task]}" if task in card.ways else ""
 
 
-def print_card(card: Card, state: str) -> None:
-    """One Card as lines; scores with their interval, ceiling and floor."""
+def print_card(card: Card, where: str) -> None:
+    """One Card as lines; scores with their interval, ceiling and floor. where: where its weights are."""
+    terms, source = card.terms, card.source
     longest = f"{card.seconds:g} s by itself, at most {card.max_seconds:g} s at {card.fps:g} frames per second"
     rows = {
         "licence": card.licence,
+        "its words": terms.url,
+        "its limits": "; ".join(filter(None, (terms.territory, terms.revenue, terms.use))),
         "limits": card.limits,
         "sizes": " ".join(f"{w}x{h}" for w, h in card.sizes),
         "length": "one picture" if card.still else longest,
         "tasks": ", ".join(f"{_words(task)} ({how}{_way(card, task)})" for task, how in card.tasks.items()),
-        "territory": card.terms.territory,
-        "revenue": card.terms.revenue,
-        "use": card.terms.use,
-        "source": f"{card.source.repository} at {card.source.revision}" if card.source else "",
-        "weights": state,
-        "size": f"{card.parameters / 1e6:.1f} M parameters, {_bytes(card.bytes)}" if card.parameters else "",
+        "parameters": f"{card.parameters / 1e6:.1f} M, {size_of(card.bytes)}" if card.parameters else "",
+        "weights": where,
+        "published": f"{source.repository} at {source.revision}" if source is not None and source.repository else "",
         "training": card.training,
         "notes": card.notes,
         **{f"knows {slot}": ", ".join(values) for slot, values in card.words.items()},
@@ -305,7 +319,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _bytes(count: int) -> str:
+def size_of(count: int) -> str:
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from cinecanvas.errors import BadRequest
 from cinecanvas.runtime.placement import Precision
 
+_OFFLINE = ("CINECANVAS_OFFLINE", "HF_HUB_OFFLINE")
+
 
 class Settings(BaseModel):
     """cache: what may be lost; data: what may not; store: assets; database: jobs; models: public weights."""
@@ -28,6 +30,7 @@ class Settings(BaseModel):
     threads: int = 0  # 0 leaves them to torch
     device: str = "auto"  # where public models work: auto, cpu, cuda, cuda:1
     precision: str = "auto"  # in which they work
+    offline: bool = False  # nothing is fetched
     debug: bool = False  # show tracebacks
 
 
@@ -45,6 +48,7 @@ def settings(env: Mapping[str, str] | None = None) -> Settings:
         threads=_threads(env.get("CINECANVAS_THREADS", "0")),
         device=env.get("CINECANVAS_DEVICE") or "auto",
         precision=_precision(env.get("CINECANVAS_PRECISION") or "auto"),
+        offline=any(env.get(name, "").lower() not in ("", "0", "no", "off", "false") for name in _OFFLINE),
         debug=env.get("CINECANVAS_DEBUG", "") not in ("", "0"),
     )
 

@@ -167,14 +167,22 @@ def _entry(name: str, where: Settings) -> Entry:
 def _known(where: Settings) -> dict[str, Entry]:
     """What registered itself, and the folders that were added under names of their own."""
     known = dict(entries())
+    parts = {
+        shelf.beside(name, under)
+        for name, entry in known.items()
+        if entry.card is not None and entry.card.source is not None
+        for under in entry.card.source.beside
+    }
     for name, receipt in shelf.receipts(where).items():
-        if name not in known:
+        if name not in known and name not in parts:
             known[name] = _added(receipt)
     return known
 
 
 def _added(receipt: shelf.Receipt) -> Entry:
     """A folder as a model: its Card is that of the checkpoint it comes nearest to, fitted to what it says itself."""
+    if receipt.base:
+        return Entry(receipt.name, None, None, f"it is one file for {receipt.base}, and such files are not loaded yet")
     try:
         found = recognised(layout(receipt.folder))
     except CinecanvasError as error:

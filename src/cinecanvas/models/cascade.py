@@ -37,7 +37,9 @@ class Cascade:
 
         self.card, self._parts = card, parts
         together = "prior_prior" in parts
-        self._prior = parts if together else Parts.of(parts.folder / "prior", parts.placement)
+        inside, beside = parts.folder / "prior", parts.folder.with_name(f"{parts.folder.name}.prior")
+        apart = inside if inside.is_dir() else beside
+        self._prior = parts if together else Parts.of(apart, parts.placement)
         self._prefix = "prior_" if together else ""
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:

@@ -1,464 +1,506 @@
-"""Public weights on their way here: listed at one commit, fetched in parallel, resumed to the byte, checked.
-
-The hub's own library begins a file again when its process dies; here a part stays, and the next pull goes on with it.
-"""
+"""`pull`: the files of a published model onto the shelf; stopped at any moment, the same call goes on from there."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
 import queue
+import re
 import shutil
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote, urlsplit
 
-from cinecanvas.errors import BadRequest, BadWeights, CannotWrite
+from cinecanvas.errors import BadWeights, CannotWrite, Unsupported
 from cinecanvas.model import Card, Source
 from cinecanvas.models import shelf
 from cinecanvas.models.checkpoint import INDEX
-from cinecanvas.models.shelf import Held, Receipt
+from cinecanvas.models.headers import PICKLES
+from cinecanvas.models.hub import File, Folder, Listing, Lost, Origin, origin
+from cinecanvas.models.shelf import Held, Moving, Receipt
 from cinecanvas.settings import Settings
 
-HUB = "https://huggingface.co"
-_PIECE = 1 << 20  # bytes
-_SILENCE = 30.0  # s without a byte before a connection is given up
-_TRIES = 5
-_LOOK = 0.2  # s between two looks at the progress
-_MOST_LISTING = 64 << 20  # bytes
-_MOST_FILE = 1 << 40
-_READ = (".json", ".txt", ".model", ".jinja")  # beside weights: configurations, words, templates
+_WEIGHTS = (".safetensors", ".gguf")
+_WORDS = (".json", ".txt", ".model", ".jinja")  # configurations, indices, tokenizers and their chat templates
+_LICENCE = re.compile(r"[\w.-]*licen[cs]e[\w.-]*\.(md|txt|pdf)|licen[cs]e|notice(\.txt)?", re.IGNORECASE)
+_SHARD = re.compile(r"(?P<stem>[^.]+?)(\.(?P<variant>[^.]+?))?(?P<shard>-\d{5}-of-\d{5})?\.safetensors")
+_OWN = ("diffusion_pytorch_model", "model")  # what diffusers and transformers look for
+_PARTS = ".incoming"  # in a model's folder: what has come in part
+_BREATH = 0.2  # s between two events
 
 
 @dataclass(frozen=True)
-class Pulling:
-    """How far it is: bytes here of all, the file that came last, and bytes per second of late."""
+class Begun:
+    """What will be fetched: the repository at a commit, its files, their bytes, and how many of these are here."""
 
-    done: int
-    of: int
-    file: str
-    rate: float
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A file as the hub lists it: its path, bytes, and the digest of its content where one is told."""
-
-    path: str
+    name: str
+    repository: str
+    revision: str
+    files: int
     bytes: int
-    sha256: str = ""
-    blob: str = ""  # git's sha1 of small files
-    url: str = ""
-
-    def within(self, folder: str) -> Listed:
-        """The same file, for a folder of the checkpoint's."""
-        return replace(self, path=f"{folder}/{self.path}")
+    here: int
 
 
 @dataclass(frozen=True)
-class Hub:
-    """Where it comes from: an endpoint that speaks the hub's wire, and a token that only goes there."""
+class Ended:
+    """All files are here and checked; fetched: bytes that came now."""
 
-    endpoint: str = HUB
-    token: str = field(default="", repr=False)
+    receipt: Receipt
+    fetched: int
 
-    @classmethod
-    def of(cls, env: Mapping[str, str], *, mirror: str = "") -> Hub:
-        """As the environment names it (HF_ENDPOINT, HF_TOKEN), or a mirror's URL."""
-        endpoint = (mirror or env.get("HF_ENDPOINT") or HUB).rstrip("/")
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadRequest(f"The mirror {mirror[:80]!r} was named", "A folder or an http(s) URL is possible")
-        return cls(endpoint, env.get("HF_TOKEN", ""))
+
+Event = Begun | Moving | Ended
+
+
+class _Stopped(Exception):
+    """Somebody stopped the pull, or another worker failed."""
+
+
+def pull(
+    card: Card, *, where: Settings, mirror: str = "", accepted: bool = False, token: str = "", workers: int = 4
+) -> Iterator[Event]:
+    """Fetch a Card's weights into its folder under `where.models`; the last event is Ended with their receipt.
+
+    Only what is needed comes, and never a pickle. Every file has the digest that its origin tells, or is refused; what
+    has come once is not fetched again, whatever ended the call. mirror: the URL of another endpoint, or a folder.
+    accepted: the licence's terms, where it asks for that. BadWeights: the origin has not what was asked, or is not
+    reached; CannotWrite: no room; Unsupported: offline, or the terms are not accepted.
+    """
+    source = _source(card)
+    shelf.check_name(card.name)
+    old = shelf.receipts(where).get(card.name)
+    if old is not None and not old.repository:
+        raise Unsupported(f"{card.name} is a folder that was added here", do=f"cine models remove {card.name}")
+    if old is not None and old.whole and _asked(source, old) and not shelf.sound(old):
+        yield Ended(old, 0)
+        return
+    consent(card, where, accepted=accepted)
+    local = bool(mirror) and "://" not in mirror
+    if where.offline and not local:
+        raise Unsupported(
+            f"{card.name} is to be fetched, and CINECANVAS_OFFLINE or HF_HUB_OFFLINE says that nothing is",
+            "A folder of this machine can be the mirror",
+            f"Unset it, or cine models pull {card.name} --mirror FOLDER",
+        )
+    for under, repository in source.beside.items():
+        part = card.model_copy(update={"name": shelf.beside(card.name, under), "source": Source(repository=repository)})
+        inside = f"{mirror}/{under}" if local else mirror
+        for event in pull(part, where=where, mirror=inside, accepted=True, token=token, workers=workers):
+            if not isinstance(event, Ended):
+                yield event
+    with shelf.alone(card.name, where):
+        yield from _Pull(card, source, where, origin(source, card.name, mirror=mirror, token=token)).run(workers)
+
+
+def consent(card: Card, where: Settings, *, accepted: bool) -> None:
+    """See that the licence was accepted, now or before; an acceptance is written down once."""
+    terms = card.terms
+    if not terms.accept or shelf.accepted(card, where) is not None:
+        return
+    if not accepted:
+        raise Unsupported(
+            f"The licence of {card.name} ({card.licence}) is to be accepted before its weights are fetched",
+            f"It is at {terms.url}" if terms.url else "",
+            f"Read it, then cine models pull {card.name} --accept",
+        )
+    shelf.accept(card, where)
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """How many bytes are here, as several threads count them, and when they came."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
+    numbers: dict[str, int] = field(default_factory=lambda: {"here": 0, "came": 0})
+    recent: list[tuple[float, int]] = field(default_factory=list)  # (s, bytes that had come by then)
+
+    def moved(self, count: int) -> None:
+        """`count` bytes came over, or went back."""
+        if self.stop.is_set():
+            raise _Stopped
+        with self.lock:
+            self.numbers["here"] += count
+            self.numbers["came"] += max(0, count)
+
+    def begin(self, here: int) -> None:
+        """`here` bytes are here before any come."""
+        with self.lock:
+            self.numbers.update(here=here)
+
+    def found(self, count: int) -> None:
+        """`count` bytes were here already, or are no longer."""
+        with self.lock:
+            self.numbers["here"] += count
+
+    def rate(self) -> float:
+        """Bytes per second of the last five seconds."""
+        now, came = time.monotonic(), self.numbers["came"]
+        self.recent.append((now, came))
+        while len(self.recent) > 2 and now - self.recent[0][0] > 5:
+            self.recent.pop(0)
+        (since, before) = self.recent[0]
+        return (came - before) / (now - since) if now > since else 0.0
+
+
+@dataclass(frozen=True)
+class _Pull:
+    """One pull of one model."""
+
+    card: Card
+    source: Source
+    where: Settings
+    origin: Origin
+    tally: _Tally = field(default_factory=_Tally)
 
     @property
-    def name(self) -> str:
-        """Its host, as it may be told."""
-        return urlsplit(self.endpoint).hostname or ""
+    def folder(self) -> Path:
+        return self.where.models.absolute() / self.card.name
 
+    def run(self, workers: int) -> Iterator[Event]:
+        """The list, the index that says which parts there are, then everything else at once."""
+        known = shelf.receipts(self.where).get(self.card.name)
+        revision = self.source.revision
+        if known is not None and not known.whole and not _commit(revision) and known.repository:
+            revision = known.revision or revision  # half of one commit and half of another is no model
+        try:
+            with _room(self.card.name, 0):
+                listing = self.origin.listing(self.source, revision)
+                (self.folder / _PARTS).mkdir(parents=True, exist_ok=True)
+                receipt = self._receipt(known, listing)
+                if INDEX in listing.files and INDEX not in receipt.files:
+                    held = self._bring(listing.files[INDEX], listing)
+                    receipt = receipt.model_copy(update={"files": {**receipt.files, INDEX: held}})
+        except Lost as lost:
+            raise BadWeights(
+                f"{self.card.name} cannot be fetched now: {lost}",
+                do="Check the network and run the same command again, or name a mirror: --mirror URL|FOLDER",
+            ) from lost
+        wanted = chosen(listing.files, self.source, _parts(self.folder / INDEX), name=self.card.name)
+        receipt = receipt.model_copy(update={"files": {p: h for p, h in receipt.files.items() if p in wanted}})
+        shelf.keep(receipt, self.where)
+        yield from self._all(receipt, wanted, listing, workers)
 
-def pull(card: Card, where: Settings, *, hub: Hub, mirror: Path | None = None, workers: int = 4) -> Iterator[Pulling]:
-    """Fetch what the model of a Card needs; closing the iterator stops, and what has come stays for the next pull.
-
-    mirror: a folder in the same layout, from which files are linked or copied. The last event has all bytes.
-    """
-    source = card.source
-    if source is None or not source.repository:
-        raise BadRequest(f"{card.name} has no weights to fetch", "It is part of this package, or a folder of yours")
-    if not 1 <= workers <= 32:
-        raise BadRequest(f"{workers} downloads at a time were asked", "Between 1 and 32 are possible")
-    folder = where.models / card.name
-    with _alone(where.models, card.name), _disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        commit, files = _of_folder(mirror, source) if mirror is not None else _of_hub(hub, source)
-        for under, repository in source.beside.items():
-            other = Source(repository=repository)
-            more = _of_folder(mirror / under, other) if mirror is not None else _of_hub(hub, other)
-            files += [one.within(under) for one in more[1]]
-        receipt = Receipt(
-            name=card.name,
-            folder=folder,
-            repository=source.repository,
-            revision=commit,
-            files={one.path: Held(bytes=one.bytes, sha256=one.sha256) for one in files},
-            since=date.today().isoformat(),
+    def _receipt(self, known: Receipt | None, listing: Listing) -> Receipt:
+        """What is here already and is what the listing names."""
+        files = {
+            path: held
+            for path, held in (known.files if known is not None else {}).items()
+            if path in listing.files and self._same(listing.files[path], held)
+        }
+        return Receipt(
+            name=self.card.name,
+            folder=self.folder,
+            repository=self.source.repository,
+            revision=listing.commit,
+            files=files,
+            since=shelf.today(),
             whole=False,
         )
-        shelf.keep(receipt, where)
-        if mirror is not None:
-            yield from _copied(mirror, folder, files)
-        else:
-            yield from _fetched(hub, source.repository, folder, files, workers)
-        for under in ("", *source.beside):
-            shelf.check(folder / under)
-        shelf.keep(receipt.model_copy(update={"whole": True}), where)
-        shutil.rmtree(folder / ".parts", ignore_errors=True)
 
-
-def needed(index: Mapping[str, Any], names: Mapping[str, Listed], patterns: tuple[str, ...] = ()) -> list[Listed]:
-    """Which files of a repository a model needs: what model_index.json names, as safetensors, in one variant."""
-    parts = [part for part, what in index.items() if isinstance(what, list) and what[-1] is not None and part[0] != "_"]
-    chosen = [one for name, one in names.items() if name == INDEX or name.upper().startswith("LICENSE")]
-    for part in parts:
-        inside = {name: one for name, one in names.items() if name.startswith(f"{part}/") and name.count("/") == 1}
-        chosen += [one for name, one in inside.items() if name.endswith(_READ) and not name.endswith(".index.json")]
-        weights = shelf.one_variant([name for name in inside if name.endswith(".safetensors")])
-        chosen += [inside[name] for name in weights]
-        if weights and "-of-" in weights[0]:
-            chosen += [one for name, one in inside.items() if name.endswith("safetensors.index.json")]
-        if not weights and any(name.endswith(shelf.PICKLES) for name in inside):
-            raise BadWeights(
-                f"The {part} is published as a pickle only, which could run code",
-                "Weights as safetensors are possible",
-                "Choose another model",
-            )
-    if patterns:
-        chosen += [one for name, one in names.items() if any(PurePosixPath(name).match(p) for p in patterns)]
-    return sorted(set(chosen), key=lambda one: (one.path != INDEX, one.bytes))
-
-
-def _of_hub(hub: Hub, source: Source) -> tuple[str, list[Listed]]:
-    """The commit that a revision is now, and the files that are needed of it."""
-    where = f"{hub.endpoint}/api/models/{source.repository}/revision/{quote(source.revision, safe='')}?blobs=true"
-    listing = _json(hub, where, source)
-    commit, siblings = listing.get("sha"), listing.get("siblings")
-    if not isinstance(commit, str) or not commit.isalnum() or not isinstance(siblings, list):
-        raise BadWeights(f"{hub.name} answered something else than the list of a repository", do="Check the mirror")
-    names = {one.path: one for one in map(_listed, siblings)}
-    if INDEX not in names:
-        raise BadWeights(f"{source.repository} is not in the layout of diffusers: it has no {INDEX}")
-    index = _json(hub, _url(hub, source.repository, commit, INDEX), source)
-    files = needed(index, names, source.files)
-    return commit, [replace(one, url=_url(hub, source.repository, commit, one.path)) for one in files]
-
-
-def _listed(sibling: Any) -> Listed:
-    """A file of the list, with a path that cannot leave its folder."""
-    try:
-        path, lfs = sibling["rfilename"], sibling.get("lfs") or {}
-        size = int(lfs.get("size", sibling.get("size")))
-        found = Listed(path, size, str(lfs.get("sha256", "")), "" if lfs else str(sibling.get("blobId", "")))
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise BadWeights("The list of the repository cannot be read", do="Check the mirror") from error
-    pure = PurePosixPath(path)
-    odd = pure.is_absolute() or ".." in pure.parts or "\\" in path or not path.isprintable() or len(path) > 200
-    if odd or not 0 <= size < _MOST_FILE:
-        raise BadWeights(f"The repository lists a file that cannot be: {path[:60]!r}", do="Check the mirror")
-    return found
-
-
-def _of_folder(mirror: Path, source: Source) -> tuple[str, list[Listed]]:
-    if not (mirror / INDEX).is_file():
-        raise BadWeights(f"{mirror.name} is not a checkpoint: it has no {INDEX}", do="Name the folder that holds it")
-    files = {path.relative_to(mirror).as_posix(): path.stat().st_size for path in mirror.rglob("*") if path.is_file()}
-    index = shelf.check(mirror)["model_index"]
-    return "", needed(index, {name: Listed(name, size) for name, size in files.items()}, source.files)
-
-
-def _copied(mirror: Path, folder: Path, files: list[Listed]) -> Iterator[Pulling]:
-    """From a folder: linked where both lie on one disk, else copied, each file whole or not at all."""
-    total, done = sum(one.bytes for one in files), 0
-    for one in files:
-        there, here = mirror / one.path, folder / one.path
-        if not (here.is_file() and here.stat().st_size == one.bytes):
-            here.parent.mkdir(parents=True, exist_ok=True)
-            aside = here.with_name(f".{here.name}.partial")
-            aside.unlink(missing_ok=True)
-            try:
-                os.link(there.resolve(), aside)
-            except OSError:
-                shutil.copyfile(there, aside)
-            aside.replace(here)
-        done += one.bytes
-        yield Pulling(done, total, one.path, 0.0)
-
-
-def _fetched(hub: Hub, repository: str, folder: Path, files: list[Listed], workers: int) -> Iterator[Pulling]:
-    """From the hub, several files at a time; the first trouble stops all, and is told once the others have stopped."""
-    total = sum(one.bytes for one in files)
-    there = sum(_here(folder, one) for one in files)
-    room = shutil.disk_usage(folder).free
-    if total - there > room:
-        raise CannotWrite(
-            f"{repository} needs {_size(total - there)} more",
-            f"{_size(room)} are free where models lie",
-            "Make room, or set CINECANVAS_MODELS to another disk",
-        )
-    come: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="pull")
-    work = [pool.submit(_file, hub, folder, one, come, stop) for one in files]
-    done, last, pace = 0, "", _Pace()
-    try:
-        while True:
-            over = all(future.done() for future in work)
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    last, more = come.get(timeout=0 if over else _LOOK)
-                    done += more
-                    pace.add(more)
-                    if pace.due():
-                        break
-            yield Pulling(done, total, last, pace.rate)
-            failed = next((f.exception() for f in work if f.done() and not f.cancelled() and f.exception()), None)
-            if failed is not None:
-                raise failed
-            if over:
-                return
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _file(hub: Hub, folder: Path, one: Listed, come: queue.SimpleQueue[tuple[str, int]], stop: threading.Event) -> None:
-    """One file: what is there of it is kept, the rest is fetched, the whole is checked and put in its place."""
-    final = folder / one.path
-    if final.is_file() and final.stat().st_size == one.bytes:  # it was checked before it came to its place
-        come.put((one.path, one.bytes))
-        return
-    part = _part(folder, one)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(_TRIES):
-        if stop.is_set():
-            return
-        have = part.stat().st_size if part.exists() else 0
-        if have > one.bytes:
-            part.unlink()
-            have = 0
-        if attempt == 0:
-            come.put((one.path, have))
+    def _same(self, file: File, held: Held) -> bool:
+        """Whether a file that came before is this one, as its length here and its digest tell."""
         try:
-            if have < one.bytes or not part.exists():
-                _rest(hub, part, have, one, come, stop)
-            break
-        except (OSError, urllib.error.URLError) as error:
-            trouble = _trouble(hub, one, error)
-            grown = (part.stat().st_size if part.exists() else 0) > have
-            if not isinstance(trouble, _Again) or (attempt == _TRIES - 1 and not grown):
-                raise (trouble.told if isinstance(trouble, _Again) else trouble) from error
-            stop.wait(min(8.0, 0.25 * 2**attempt))
-    if stop.is_set():
-        return
-    if not _same(part, one):
-        part.unlink(missing_ok=True)
-        raise BadWeights(
-            f"{one.path} came damaged: its digest is not the one that {hub.name} names",
-            do="Run the same command again; if it stays so, choose another mirror",
-        )
-    final.parent.mkdir(parents=True, exist_ok=True)
-    part.replace(final)
-
-
-def _rest(
-    hub: Hub,
-    part: Path,
-    have: int,
-    one: Listed,
-    come: queue.SimpleQueue[tuple[str, int]],
-    stop: threading.Event,
-) -> None:
-    """The bytes from `have` on, appended as they come."""
-    with _opened(hub, one.url, {"Range": f"bytes={have}-"} if have else {}) as answer:
-        if "text/html" in answer.headers.get("Content-Type", ""):
-            raise BadWeights(
-                f"{hub.name} answered with a web page instead of {one.path}", do="Check the mirror or proxy"
-            )
-        if have and answer.status != 206:  # it knows no ranges: from the beginning
-            come.put((one.path, -have))
-            have = 0
-        with part.open("ab" if have else "wb") as file:
-            while not stop.is_set() and (piece := answer.read(_PIECE)):
-                if have + len(piece) > one.bytes:
-                    raise BadWeights(f"{one.path} is longer than {hub.name} lists it", do="Check the mirror")
-                file.write(piece)
-                have += len(piece)
-                come.put((one.path, len(piece)))
-    if have < one.bytes and not stop.is_set():
-        raise ConnectionError(f"{one.path} ended early")
-
-
-def _same(part: Path, one: Listed) -> bool:
-    """Whether a file is the one that was listed, by its digest, or by its size where none was told."""
-    if part.stat().st_size != one.bytes:
-        return False
-    with part.open("rb") as file:
-        if one.sha256:
-            return hashlib.file_digest(file, "sha256").hexdigest() == one.sha256
-        if one.blob:
-            digest = hashlib.sha1(f"blob {one.bytes}\0".encode(), usedforsecurity=False)
-            digest.update(file.read())
-            return digest.hexdigest() == one.blob
-    return True
-
-
-def _json(hub: Hub, url: str, source: Source) -> dict[str, Any]:
-    """A small answer; what goes wrong is said of the repository."""
-    for attempt in range(_TRIES):
-        try:
-            with _opened(hub, url, {}) as answer:
-                found = json.loads(answer.read(_MOST_LISTING))
-            if isinstance(found, dict):
-                return found
-            raise ValueError("no object")
-        except ValueError as error:
-            raise BadWeights(f"{hub.name} answered with something that is not JSON", do="Check the mirror") from error
-        except (OSError, urllib.error.URLError) as error:
-            trouble = _trouble(hub, Listed(f"{source.repository} at {source.revision}", 0), error)
-            if not isinstance(trouble, _Again):
-                raise trouble from error
-            if attempt == _TRIES - 1:
-                raise trouble.told from error
-            time.sleep(0.25 * 2**attempt)
-    raise AssertionError("unreachable")
-
-
-class _Again(Exception):
-    """Trouble that may pass; `told` is what is said if it does not."""
-
-    def __init__(self, told: BadWeights) -> None:
-        self.told = told
-
-
-def _trouble(hub: Hub, one: Listed, error: BaseException) -> BaseException:
-    """What a failed request means to whoever asked."""
-    if isinstance(error, BadWeights | CannotWrite):
-        return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return CannotWrite(
-            "The disk is full", "What has come so far is kept", "Make room, and run the same command again"
-        )
-    if isinstance(error, urllib.error.HTTPError):
-        if error.code in (401, 403):
-            return BadWeights(
-                f"{hub.name} does not give {one.path} to everybody",
-                "An account that has accepted its terms there may have it",
-                "Set HF_TOKEN to that account's token",
-            )
-        if error.code in (404, 410):
-            return BadWeights(f"{hub.name} has no {one.path}", do="Check the name and the revision, or the mirror")
-        if error.code < 500 and error.code not in (408, 416, 429):
-            return BadWeights(f"{hub.name} answered {error.code} to {one.path}", do="Check the mirror")
-    return _Again(
-        BadWeights(
-            f"{hub.name} cannot be reached, or broke off", "What has come so far is kept", "Run the same command again"
-        )
-    )
-
-
-def _opened(hub: Hub, url: str, headers: Mapping[str, str]) -> Any:
-    request = urllib.request.Request(url, headers={"User-Agent": "cinecanvas", **headers})
-    if hub.token and url.startswith(hub.endpoint + "/"):
-        request.add_unredirected_header("Authorization", f"Bearer {hub.token}")
-    return urllib.request.urlopen(request, timeout=_SILENCE)
-
-
-def _url(hub: Hub, repository: str, commit: str, path: str) -> str:
-    return f"{hub.endpoint}/{repository}/resolve/{commit}/{quote(path)}"
-
-
-def _part(folder: Path, one: Listed) -> Path:
-    """Where the beginning of a file waits: by its content's name, so another commit never mixes in."""
-    name = hashlib.sha256(f"{one.path}\0{one.bytes}\0{one.sha256}{one.blob}".encode()).hexdigest()[:32]
-    return folder / ".parts" / name
-
-
-def _here(folder: Path, one: Listed) -> int:
-    """Bytes of a file that are there."""
-    for path in (folder / one.path, _part(folder, one)):
-        if path.is_file():
-            return min(path.stat().st_size, one.bytes)
-    return 0
-
-
-@contextlib.contextmanager
-def _alone(models: Path, name: str) -> Iterator[None]:
-    """One pull of a model at a time; the lock goes with its process, however that ends."""
-    try:
-        models.mkdir(parents=True, exist_ok=True)
-        file = (models / f".{name}.lock").open("w")
-    except OSError as error:
-        raise CannotWrite(f"Models cannot be kept here ({error.strerror})", do="Set CINECANVAS_MODELS") from error
-    with file:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two pulls at once would write the same bytes twice
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (self.folder / file.path).stat().st_size != held.bytes or held.bytes != file.bytes:
+                return False
         except OSError:
-            raise BadRequest(f"{name} is being fetched already", do="Wait for it, or stop the other") from None
-        yield
+            return False
+        return bool(file.sha256) and file.sha256 == held.sha256
+
+    def _all(self, receipt: Receipt, wanted: Mapping[str, File], listing: Listing, workers: int) -> Iterator[Event]:
+        """Every file that is not here yet, several at a time."""
+        missing = [file for path, file in wanted.items() if path not in receipt.files]
+        of = sum(file.bytes for file in wanted.values())
+        self._tidy(missing)
+        lying = sum(self._lying(file) for file in missing)
+        self.tally.begin(receipt.bytes + sum(_bytes_of(self._part(file)) for file in missing))
+        self._check_room(of - receipt.bytes - lying)
+        earlier = self.tally.numbers["here"] - self.tally.numbers["came"]
+        yield Begun(self.card.name, receipt.repository, receipt.revision, len(wanted), of, earlier)
+        for event in self._working(missing, listing, workers):
+            if isinstance(event, BaseException):
+                raise self._failed(event, of)
+            if isinstance(event, tuple):
+                path, held = event
+                receipt = receipt.model_copy(update={"files": {**receipt.files, path: held}})
+                with _room(self.card.name, of - self.tally.numbers["here"]):
+                    shelf.keep(receipt, self.where)
+            else:
+                yield Moving(self.tally.numbers["here"], of, event, self.tally.rate())
+        if INDEX in wanted:
+            shelf.check(self.folder)
+        receipt = receipt.model_copy(update={"whole": True})
+        shelf.keep(receipt, self.where)
+        shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
+        yield Ended(receipt, self.tally.numbers["came"])
+
+    def _working(
+        self, missing: Sequence[File], listing: Listing, workers: int
+    ) -> Iterator[str | tuple[str, Held] | BaseException]:
+        """Threads at work: files that are whole, the file of the moment every now and then, or what went wrong."""
+        todo: queue.SimpleQueue[File] = queue.SimpleQueue()
+        told: queue.SimpleQueue[tuple[str, Held] | BaseException] = queue.SimpleQueue()
+        for file in sorted(missing, key=lambda file: -file.bytes):
+            todo.put(file)
+        current = [""]
+
+        def work() -> None:
+            try:
+                while not self.tally.stop.is_set():
+                    file = todo.get_nowait()
+                    current[0] = file.path
+                    told.put((file.path, self._bring(file, listing)))
+            except queue.Empty:
+                pass
+            except BaseException as error:  # it is the main thread's to tell
+                told.put(error)
+
+        # daemons: one that waits for a silent network must not keep a stopped command alive, and what it has is on disk
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(max(1, min(workers, len(missing))))]
+        try:
+            for thread in threads:
+                thread.start()
+            left, next_word = len(missing), 0.0
+            while left:
+                try:
+                    event = told.get(timeout=_BREATH)
+                except queue.Empty:
+                    yield current[0]
+                    continue
+                left -= isinstance(event, tuple)
+                yield event
+                if time.monotonic() > next_word:
+                    next_word = time.monotonic() + _BREATH
+                    yield current[0]
+        finally:
+            self.tally.stop.set()
+            for thread in threads:
+                if thread.is_alive():  # a stop may come before all have begun
+                    thread.join(timeout=1.0)
+
+    def _bring(self, file: File, listing: Listing) -> Held:
+        """A file at its place, with the digest that was told of it."""
+        place, part = self.folder / file.path, self._part(file)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_file() and not place.is_symlink() and place.stat().st_size == file.bytes:
+            sha256 = self._digest(place, file)  # a pull was killed before it had noted this one, or somebody put it
+            if sha256:
+                self.tally.found(file.bytes - _bytes_of(part))
+                part.unlink(missing_ok=True)
+                return Held(bytes=file.bytes, sha256=sha256)
+        before = _bytes_of(part)
+        if file.bytes == 0:
+            part.touch()
+        elif before < file.bytes or isinstance(self.origin, Folder):
+            self.origin.fetch(file, part, listing, self.tally.moved)
+        sha256 = self._digest(part, file)
+        if not sha256 and before:  # what was here of it may have been harmed, as by a power cut: once more, all of it
+            self.tally.found(-_bytes_of(part))
+            part.unlink()
+            self.origin.fetch(file, part, listing, self.tally.moved)
+            sha256 = self._digest(part, file)
+        if not sha256:
+            self.tally.found(-_bytes_of(part))
+            part.unlink()
+            raise BadWeights(
+                f"{file.path} of {self.card.name} came damaged: its digest is not the one that was told of it",
+                do="Run the command again, or choose another mirror",
+            )
+        handle = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(part, place)
+        return Held(bytes=file.bytes, sha256=sha256)
+
+    def _digest(self, path: Path, file: File) -> str:
+        """The sha256 of a file; "" if it is not the file that was told of. Git hashes "blob", length, 0 and bytes."""
+        sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % file.bytes, usedforsecurity=False)
+        with path.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                self.tally.moved(0)
+                sha256.update(block)
+                if file.blob:
+                    blob.update(block)
+        right = path.stat().st_size == file.bytes
+        right = right and (not file.sha256 or sha256.hexdigest() == file.sha256)
+        return sha256.hexdigest() if right and (not file.blob or blob.hexdigest() == file.blob) else ""
+
+    def _part(self, file: File) -> Path:
+        """Where a file comes in: named by its path and its digest, so that another version is another file."""
+        name = hashlib.sha256(f"{file.path} {file.sha256 or file.blob} {file.bytes}".encode()).hexdigest()[:32]
+        return self.folder / _PARTS / name
+
+    def _tidy(self, missing: Sequence[File]) -> None:
+        """Parts of files that are wanted no more, or that are longer than their file, go."""
+        wanted = {self._part(file).name: file.bytes for file in missing}
+        for part in (self.folder / _PARTS).iterdir():
+            if part.name not in wanted or part.is_symlink() or _bytes_of(part) > wanted[part.name]:
+                part.unlink()
+
+    def _lying(self, file: File) -> int:
+        """The bytes of a missing file that the disk already has, so that they need no room."""
+        place = _bytes_of(self.folder / file.path)
+        return place if place == file.bytes else _bytes_of(self._part(file))
+
+    def _check_room(self, needed: int) -> None:
+        """Refuse to begin what cannot end; links of the same disk need none."""
+        if isinstance(self.origin, Folder) and self.origin.path.stat().st_dev == self.folder.stat().st_dev:
+            return
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise CannotWrite(
+                f"{self.card.name} needs {_gb(needed)} more and its disk has {_gb(free)} free",
+                do="Free some space, or set CINECANVAS_MODELS to a folder on another disk",
+            )
+
+    def _failed(self, error: BaseException, of: int) -> BaseException:
+        """What went wrong in a worker, as one line that says what is here and what to do."""
+        here = self.tally.numbers["here"]
+        if isinstance(error, Lost):
+            return BadWeights(
+                f"The network is gone: {error}. {_gb(here)} of {_gb(of)} of {self.card.name} are here",
+                do="Run the same command again: it goes on from there",
+            )
+        try:
+            with _room(self.card.name, of - here):
+                raise error
+        except CannotWrite as told:
+            return told
+        except BaseException:
+            return error
 
 
-@contextlib.contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    """A disk that refuses, in one line."""
+@contextmanager
+def _room(name: str, needed: int) -> Iterator[None]:
+    """What the disk refuses, with what is still to come."""
     try:
         yield
     except OSError as error:
-        if isinstance(error, urllib.error.URLError | ConnectionError | TimeoutError):
-            raise
-        raise CannotWrite(
-            f"{folder.name} cannot be written ({error.strerror})", do="Make room, or set CINECANVAS_MODELS"
-        ) from error
+        plain = shelf.no_room(error)
+        more = f"{_gb(needed)} of {name} are still to come; what has come is kept" if needed else ""
+        raise CannotWrite(plain.asked, more, f"{plain.do}; the same command goes on") from error
 
 
-class _Pace:
-    """Bytes per second over the last seconds, and when it is time to tell of it."""
+def chosen(files: Mapping[str, File], source: Source, index: Mapping[str, Any], *, name: str) -> dict[str, File]:
+    """The files that are needed: what the patterns name, else the parts of model_index.json; never a pickle."""
+    good = {path: file for path, file in files.items() if _readable(path)}
+    if source.files:
+        wanted = {path: file for path, file in good.items() if any(fnmatchcase(path, one) for one in source.files)}
+        for pattern in source.files:
+            if not any(fnmatchcase(path, pattern) for path in wanted):
+                _refuse(name, pattern, [path for path in files if fnmatchcase(path, pattern)])
+        return wanted | {path: file for path, file in good.items() if path == INDEX}
+    if not index:
+        raise BadWeights(
+            f"{source.repository or name} is not a checkpoint in the layout of diffusers: it has no {INDEX}",
+            do="Choose its repository in that layout",
+        )
+    wanted = {path: file for path, file in good.items() if path == INDEX or _LICENCE.fullmatch(path)}
+    for part in index:
+        wanted |= _of_part(part, good, [path for path in files if path.startswith(f"{part}/")], name=name)
+    return wanted
 
-    def __init__(self) -> None:
-        self._began = self._told = time.monotonic()
-        self._seen: list[tuple[float, int]] = []
 
-    def add(self, more: int) -> None:
-        now = time.monotonic()
-        self._seen = [(at, count) for at, count in self._seen if now - at < 5] + [(now, max(0, more))]
+def _of_part(part: str, good: Mapping[str, File], all_of: Sequence[str], *, name: str) -> dict[str, File]:
+    """The files of one part: its words, and one copy of its weights."""
+    own = {path: good[path] for path in all_of if path in good and path.count("/") == 1}
+    weights = [path for path in own if path.endswith(".safetensors")]
+    if not own or (not weights and any(path.endswith(PICKLES) for path in all_of)):
+        _refuse(name, part, all_of)
+    taken = _one_copy(weights, own) if weights else []
+    if weights and not taken:
+        raise BadWeights(f"{name} has its {part} only as a variant ({weights[0]})", do="Choose another repository")
+    words = (path for path in own if not path.endswith(_WEIGHTS) and _goes_with(path, taken))
+    return {path: own[path] for path in (*words, *taken)}
 
-    def due(self) -> bool:
-        now = time.monotonic()
-        if now - self._told < _LOOK:
-            return False
-        self._told = now
+
+def _one_copy(weights: Sequence[str], own: Mapping[str, File]) -> list[str]:
+    """Of several copies the plain one: no variant such as fp16, the names that the libraries look for, and in shards
+    rather than whole if there are both."""
+    split = {path: match for path in weights if (match := _SHARD.fullmatch(PurePosixPath(path).name))}
+    plain = [path for path, match in split.items() if not match["variant"]]
+    ours = next((stem for stem in _OWN if any(split[path]["stem"] == stem for path in plain)), None)
+    taken = [path for path in plain if ours is None or split[path]["stem"] == ours]
+    sharded = [path for path in taken if split[path]["shard"]]
+    indexed = any(path.endswith(".safetensors.index.json") for path in own)
+    return sharded if sharded and indexed else taken
+
+
+def _goes_with(path: str, taken: Sequence[str]) -> bool:
+    """Whether a file is no index, or the index of weights that are taken."""
+    name = PurePosixPath(path).name
+    if ".index." not in name:
         return True
-
-    @property
-    def rate(self) -> float:
-        if not self._seen:
-            return 0.0
-        return sum(count for _, count in self._seen) / max(0.5, time.monotonic() - self._seen[0][0])
+    stem = name.removesuffix(".safetensors.index.json")
+    return any(PurePosixPath(one).name.startswith(f"{stem}-") for one in taken)
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+def _parts(index: Path) -> dict[str, Any]:
+    """The parts that a model_index.json names; none where there is none."""
+    try:
+        named = json.loads(index.read_bytes())
+        parts = {part: one for part, one in named.items() if isinstance(one, list) and one and one[-1] is not None}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadWeights(
+            f"{index.parent.name}/{INDEX} is not JSON", do="Choose another mirror or repository"
+        ) from error
+    return {part: one for part, one in parts.items() if part[:1] != "_" and shelf.safe(part) and "/" not in part}
+
+
+def _refuse(name: str, part: str, files: Sequence[str]) -> None:
+    pickled = next((path for path in files if path.endswith(PICKLES)), "")
+    if pickled:
+        raise BadWeights(
+            f"{name} has its {part} only as a pickle ({pickled}), which could run code",
+            "Weights as safetensors are possible",
+            "Choose another revision or repository",
+        )
+    raise BadWeights(f"{name} names {part}, which its repository does not hold", do="Choose another revision")
+
+
+def _readable(path: str) -> bool:
+    name = PurePosixPath(path).name
+    hidden = any(one[0] == "." for one in path.split("/"))
+    return not hidden and (name.endswith((*_WEIGHTS, *_WORDS)) or bool(_LICENCE.fullmatch(path)))
+
+
+def _source(card: Card) -> Source:
+    if card.source is None:
+        raise Unsupported(f"The weights of {card.name} are part of this package", "There is nothing to fetch")
+    if not card.source.repository:
+        raise Unsupported(f"{card.name} is a folder that was added here", "There is nothing to fetch")
+    return card.source
+
+
+def _asked(source: Source, receipt: Receipt) -> bool:
+    """Whether what is here is of the repository and commit that the Card names now."""
+    pinned = _commit(source.revision) and receipt.revision and receipt.revision != source.revision
+    return receipt.repository == source.repository and not pinned
+
+
+def _commit(revision: str) -> bool:
+    return bool(re.fullmatch(r"[0-9a-f]{40}", revision))
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _gb(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
