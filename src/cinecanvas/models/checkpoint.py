@@ -110,8 +110,12 @@ class Parts:
 
         config = dict(self.config(part))
         with _told(self.folder, part), rehearsed(dtype, self.device):
-            theirs = kind.__module__.startswith("transformers")
-            network = kind(kind.config_class.from_dict(config)) if theirs else kind.from_config(config)
+            if kind.__module__.startswith("transformers"):
+                unset = importlib.import_module("transformers.initialization").no_init_weights
+                with unset():  # it would look at numbers that are not there
+                    network = kind(kind.config_class.from_dict(config))
+            else:
+                network = kind.from_config(config)
             network = self._narrowed(part, network)
         load(network, passing=blocks(network) if self.placement.residency == "blocks" else ())
         return network.eval()

@@ -219,11 +219,14 @@ def recognise(layout: Mapping[str, Any]) -> Card | None:
     own: dict[str, Any] = {"ramp": ramp_of(layout["scheduler"])}
     if layout["scheduler"].get("_class_name") == "CogVideoXDPMScheduler":
         own["solver"] = "sde"
+    size: dict[str, Any] = {"sides": stride * network.get("patch_size", 2)}
+    if network.get("use_learned_positional_embeddings"):  # it was trained on one size, and knows no other
+        size = {"sides": 0, "sizes": ((network["sample_width"] * stride, network["sample_height"] * stride),)}
     return card.model_copy(
         update={
+            **size,
             "channels": vae.get("latent_channels", 16),
             "strides": (int(vae.get("temporal_compression_ratio", 4)), stride, stride),
-            "sides": stride * network.get("patch_size", 2),
             "recipes": {quality: one.model_copy(update=own) for quality, one in card.recipes.items()},
         }
     )
@@ -278,6 +281,7 @@ CARDS = {
             "zai-org/CogVideoX-5b-I2V",
             snr_shift=1.0,
             tasks=_PICTURE,
+            sides=0,
             **_TERMS,
         ),
         _card(

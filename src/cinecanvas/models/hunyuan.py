@@ -66,8 +66,9 @@ class Hunyuan:
         level = noisiest(s)
         x, dtype = lifted(x, s, level), self._parts.dtype
         beside = {name: rows.to(dtype) for name, rows in cond.given.items()}
-        if "guidance" in beside:
-            beside["guidance"] = beside["guidance"] * 1000
+        if self.card.embedded:
+            untold = x.new_full((len(x),), self.card.recipes["standard"].guidance)
+            beside["guidance"] = beside.get("guidance", untold).to(dtype) * 1000
         with torch.inference_mode():
             velocity = self._parts.network("transformer")(
                 hidden_states=x.to(dtype),

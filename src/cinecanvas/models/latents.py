@@ -127,7 +127,8 @@ def in_parts(
     skip, start, tail = 0, 0, None
     if memory is not None:
         latents, skip = torch.cat([memory, latents], 2), 1 + stride * (memory.shape[2] - 1)
-    while start == 0 or tail is not None:
+    stop = 0
+    while stop < latents.shape[2]:
         stop = min(start + longest, latents.shape[2])
         with torch.inference_mode():
             rgb = decoded(latents[:, :, start:stop])
