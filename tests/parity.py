@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,4 +89,8 @@ def psnr(one: np.ndarray, other: Any) -> float:
         theirs = (theirs * 255).round().astype(np.uint8)
     assert one.shape == theirs.shape, (one.shape, theirs.shape)
     error = float(((one.astype(float) - theirs) ** 2).mean())
-    return 10 * math.log10(255**2 / error) if error else math.inf
+    found = 10 * math.log10(255**2 / error) if error else math.inf
+    if log := os.environ.get("CINECANVAS_PARITY"):  # where the table of the documentation comes from
+        with open(log, "a") as file:
+            file.write(f"{os.environ['PYTEST_CURRENT_TEST'].split(' ')[0]} {found:.1f}\n")
+    return found
