@@ -145,7 +145,8 @@ def _bar(*columns: ProgressColumn, silent: bool) -> Progress:
 
 def _print_start(event: Planned, console: Console) -> None:
     made = event.plan
-    console.print(f"{made.request.model}: {_what(made)}, about {_duration(made.seconds)}")
+    about = "" if made.guessed else f", about {_duration(made.seconds)}"
+    console.print(f"{made.request.model}: {_what(made)}{about}")
     for line in (*made.notes, *([event.advice] if event.advice else [])):
         console.print(f"note: {line}", markup=False)
 
@@ -188,7 +189,10 @@ def print_plan(made: Plan, reading: Reading | None, advice: str) -> None:
             f"  pass {number}: {step.grid.frames} frames of {step.grid.width}x{step.grid.height}, {made.cells} cells, "
             f"{step.steps} steps of {step.solver}, {_leaning(step)}, seed {step.seed}"
         )
-    print(f"  about {_duration(made.seconds)} ({_phases(made.phases)}), {size_of(made.bytes)} of memory")
+    if made.guessed:
+        print("  how long it takes is known after its first run here, and how much memory once its weights are here")
+    else:
+        print(f"  about {_duration(made.seconds)} ({_phases(made.phases)}), {size_of(made.bytes)} of memory")
     for note in made.notes:
         print(f"  note: {note}")
     _print_reading(reading)

@@ -138,6 +138,7 @@ class Plan(BaseModel):
     cells: int  # in the largest pass
     phases: Phases
     bytes: int  # the most memory at one time
+    guessed: bool = False  # nobody has measured this model: its seconds and bytes say nothing
     notes: tuple[str, ...] = ()
 
     @property
@@ -201,6 +202,7 @@ def plan(
         cells=cells,
         phases=_phases(card, recipe, films, pixels=size[0] * size[1] * frames).at(pace),
         bytes=_bytes(card, grid, cells=cells),
+        guessed=card.source is not None and not card.cost.machine and "denoise" not in pace,
         notes=(
             *_notes(request, grid, crop=crop, size=size, fps=fps, frames=frames, passes=len(films[0])),
             *_idle(request, recipe, card),
