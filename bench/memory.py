@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 PHASES = ("prepare", "denoise", "decode")
+FINE = ("svd", "sd3", "sdxl", "hunyuan 1.5")  # their cells are small here: a sixteenth of the pixels are as many
 
 
 def main() -> None:
@@ -35,6 +36,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         worst = 1.0
         for name, folder in checkpoints(Path(place)).items():
+            if name == FINE[0]:
+                args.size = "x".join(str(int(side) // 4) for side in args.size.split("x"))
             told, took = (child(folder, how, args) for how in ("rehearsed", "made"))
             ratios = [a / b for a, b in zip(told, took, strict=True)]
             worst = max([worst, *(max(ratio, 1 / ratio) for ratio in ratios)])
@@ -57,11 +60,11 @@ def checkpoints(place: Path) -> dict[str, Path]:
         "ltx": ltx.save(place / "ltx", "plain"),
         "cogvideox": cogvideox.save(place / "cogvideox", "5b"),
         "hunyuan": hunyuan.save(place / "hunyuan"),
-        "hunyuan 1.5": hunyuan15.save(place / "hunyuan15", "t2v"),
+        "cascade": cascade.save(place / "cascade"),
         "svd": svd.save(place / "svd"),
         "sd3": sd3.save(place / "sd3", sd3.KINDS[0]),
         "sdxl": sdxl.save(place / "sdxl", sdxl.KINDS[0]),
-        "cascade": cascade.save(place / "cascade"),
+        "hunyuan 1.5": hunyuan15.save(place / "hunyuan15", "t2v"),
     }
 
 
