@@ -30,7 +30,7 @@ ASKED: dict[str, Any] = {"model": "toy", "quality": "draft", "seed": 4, "fps": 8
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[Step], Done]]:
-    monkeypatch.setattr(importlib.import_module("cinecanvas.generate"), "card", lambda name: WINDOWED)
+    monkeypatch.setattr(importlib.import_module("cinecanvas.generate"), "card", lambda name, where: WINDOWED)
 
     def run(request: Request, out: Path | str, *, store: Store | None = None, stop: int = 10**9) -> Any:
         where = settings({"CINECANVAS_HOME": str(tmp_path / "home")})
@@ -116,7 +116,7 @@ def test_a_retake_runs_only_the_windows_that_have_a_hole(tmp_path: Path, run: An
 def test_a_film_can_be_watched_while_the_rest_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, seconds: float
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("cinecanvas.generate"), "card", lambda name: WINDOWED)
+    monkeypatch.setattr(importlib.import_module("cinecanvas.generate"), "card", lambda name, where: WINDOWED)
     where = settings({"CINECANVAS_HOME": str(tmp_path / "home")})
     request = tasks.text_to_video("red", seconds=seconds, **{**ASKED, "order": order})
     (tmp_path / "out").mkdir()
@@ -169,7 +169,7 @@ def test_colour_that_runs_away_is_held_in_the_range_of_the_first_window(
         def denoise(self, z: Any, sigma: Any, cond: Any, *, to: Any = None) -> Any:
             return {name: x0 + 0.05 for name, x0 in super().denoise(z, sigma, cond, to=to).items()}
 
-    monkeypatch.setattr(importlib.import_module("cinecanvas.generate"), "card", lambda name: WINDOWED)
+    monkeypatch.setattr(importlib.import_module("cinecanvas.generate"), "card", lambda name, where: WINDOWED)
     where, out = settings({"CINECANVAS_HOME": str(tmp_path / "home")}), tmp_path / "out"
     out.mkdir()
     request = tasks.text_to_video("red", seconds=9.0, **ASKED)

@@ -201,8 +201,10 @@ class Wan:
 
 
 def cleaned(prompt: str) -> str:
-    """A prompt as the authors clean it: no entities, single spaces."""
-    return re.sub(r"\s+", " ", html.unescape(html.unescape(prompt)).strip()).strip()
+    """A prompt as the authors clean it: mended where it was decoded wrongly, no entities, single spaces."""
+    import ftfy
+
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()).strip()
 
 
 def _unpatchified(rgb: Tensor, patch: int | None) -> Tensor:
