@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cinecanvas.errors import Unsupported
-from cinecanvas.model import Card, Family, Frames, Model, Recipe, Terms
-from cinecanvas.models.published import EXACT
+from cinecanvas.model import Card, Family, Frames, Recipe, Terms
+from cinecanvas.models.published import EXACT, family
 from cinecanvas.models.stills import still
 from cinecanvas.ramp import Cosine
-from cinecanvas.runtime.placement import Placement
 
 if TYPE_CHECKING:  # Cards are read on machines without torch
     from torch import Tensor
@@ -157,15 +155,7 @@ def _refused(rgb: Tensor) -> Tensor:
 
 def register() -> Family:
     """The published checkpoint, and whatever has its networks."""
-    return Family((CARD,), load, recognise)
-
-
-def load(card: Card, folder: Path | None, placement: Placement) -> Model:
-    """The model of a folder; its networks are read when they are needed."""
-    from cinecanvas.models.checkpoint import Parts
-
-    assert folder is not None, card.name
-    return Cascade(card, Parts.of(folder, placement))
+    return family((CARD,), Cascade, recognise)
 
 
 def recognise(layout: Mapping[str, Any]) -> Card | None:

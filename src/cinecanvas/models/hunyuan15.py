@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinecanvas.model import Card, Family, Frames, Model, Recipe, Terms
-from cinecanvas.models.published import CANVAS, EXACT, REPLACED, all_by, published
+from cinecanvas.model import Card, Family, Frames, Recipe, Terms
+from cinecanvas.models.published import CANVAS, EXACT, REPLACED, all_by, family, published
 from cinecanvas.ramp import STRAIGHT
-from cinecanvas.runtime.placement import Placement
 
 if TYPE_CHECKING:  # Cards are read on machines without torch
     from torch import Tensor
@@ -173,15 +171,7 @@ def quotations(prompt: str) -> str:
 
 def register() -> Family:
     """The published checkpoints, and whatever has their networks."""
-    return Family(tuple(CARDS.values()), load, recognise)
-
-
-def load(card: Card, folder: Path | None, placement: Placement) -> Model:
-    """The model of a folder; its networks are read when they are needed."""
-    from cinecanvas.models.checkpoint import Parts
-
-    assert folder is not None, card.name
-    return Hunyuan15(card, Parts.of(folder, placement))
+    return family(CARDS.values(), Hunyuan15, recognise)
 
 
 def recognise(layout: Mapping[str, Any]) -> Card | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cinecanvas.model import Card, Fidelity, Recipe, Source, Terms
+from cinecanvas.model import Card, Family, Fidelity, Model, Recipe, Source, Terms
 from cinecanvas.request import Quality
+from cinecanvas.runtime.placement import Placement
+
+if TYPE_CHECKING:  # Cards are read on machines without torch
+    from cinecanvas.models.checkpoint import Parts
 
 Way = tuple[Fidelity, str]  # how well a task is done, and how
 
@@ -54,3 +59,19 @@ def published(
 def all_by(way: Way, *tasks: str) -> dict[str, Way]:
     """Those tasks, all done in one way."""
     return dict.fromkeys(tasks, way)
+
+
+def family(
+    cards: Iterable[Card],
+    kind: Callable[[Card, Parts], Model],
+    recognise: Callable[[Mapping[str, Any]], Card | None],
+) -> Family:
+    """A family whose models are made of a Card and the parts of a folder, which are read when they are needed."""
+
+    def load(card: Card, folder: Path | None, placement: Placement) -> Model:
+        from cinecanvas.models.checkpoint import Parts
+
+        assert folder is not None, card.name
+        return kind(card, Parts.of(folder, placement))
+
+    return Family(tuple(cards), load, recognise)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cinecanvas.errors import BadWeights
-from cinecanvas.model import Card, Family, Frames, Model, Recipe
-from cinecanvas.models.published import CANVAS, EXACT, REPLACED, Way, all_by, published
+from cinecanvas.model import Card, Family, Frames, Recipe
+from cinecanvas.models.published import CANVAS, EXACT, REPLACED, Way, all_by, family, published
 from cinecanvas.ramp import TRAINED, Line
-from cinecanvas.runtime.placement import Placement
 
 if TYPE_CHECKING:  # Cards are read on machines without torch
     from torch import Tensor
@@ -218,15 +216,7 @@ def _unpatchified(rgb: Tensor, patch: int | None) -> Tensor:
 
 def register() -> Family:
     """The published checkpoints, and whatever has their networks."""
-    return Family(tuple(CARDS.values()), load, recognise)
-
-
-def load(card: Card, folder: Path | None, placement: Placement) -> Model:
-    """The model of a folder; its networks are read when they are needed."""
-    from cinecanvas.models.checkpoint import Parts
-
-    assert folder is not None, card.name
-    return Wan(card, Parts.of(folder, placement))
+    return family(CARDS.values(), Wan, recognise)
 
 
 def recognise(layout: Mapping[str, Any]) -> Card | None:
