@@ -68,6 +68,7 @@ def llama() -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        [_ASKED, _SHOWN, *WORDS], trainers.BpeTrainer(special_tokens=marks, initial_alphabet=alphabet, show_progress=False)
+        [_ASKED, _SHOWN, *WORDS],
+        trainers.BpeTrainer(special_tokens=marks, initial_alphabet=alphabet, show_progress=False),
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=marks[0], eos_token=marks[3])

@@ -87,15 +87,16 @@ class Hunyuan:
         x, s = (torch.cat([tensors[name] for name in names], 2) for tensors in (z, sigma))
         turn = rolled(x, s) if cond.canvas.closed else 0
         x, s = x.roll(-turn, 2), s.roll(-turn, 2)
-        clean = int(self._way == "token_replace" and bool((s[:, :, :1] == 0).all()))
+        first = x[:, :, :1] if self._way and bool((s[:, :, :1] == 0).all()) else None
+        clean = 1 if first is not None and self._way == "token_replace" else 0
         level = noisiest(s[:, :, clean:])
         then = noisiest(torch.cat([to[name] for name in names], 2)) if to is not None else torch.zeros_like(level)
         with torch.inference_mode():
             x = torch.cat([x[:, :, :clean], lifted(x, s, level)[:, :, clean:]], 2)
-            all_noise = torch.where(level > 1 - 1.5 * _HELD, 1.0, level) if self._way else level
             # with a thousandth of the picture in it, it is told of noise alone, and goes as far as from there
-            pace = torch.where(then < level, (all_noise - then) / (level - then), 1.0)
-            x0 = x - level * pace * self._velocity(x, s, all_noise, cond)
+            spoken = torch.where((level - (1 - _HELD)).abs() < 1e-6, 1.0, level) if self._way else level
+            pace = torch.where(then < level, (spoken - then) / (level - then), 1.0)
+            x0 = x - level * pace * self._velocity(x, first, spoken, cond)
         x0 = torch.cat([x[:, :, :clean], x0[:, :, clean:]], 2).roll(turn, 2)
         return dict(zip(names, x0.split([z[name].shape[2] for name in names], 2), strict=True))
 
@@ -120,15 +121,17 @@ class Hunyuan:
                 kept = _Past(latents[:, :, at:], cell, tail=tail)
             if cell and tile.shape[2] == 1:
                 break  # its one frame is there already
+            own = 1 if cell else 0  # the frame of its first cell alone is the tile before's
             with torch.inference_mode():
-                rgb = self._decoded(tile)[:, min(cell, 1) :]
+                rgb = self._decoded(tile)[:, own:]
                 rgb = rgb if tail is None else _faded(tail, rgb)
                 tail = rgb[:, (apart - size) * stride :]
-                begins = cell * stride + min(cell, 1)
-                frames = frames_of(rgb[:, max(0, shown - begins) : apart * stride + 1 - min(cell, 1)])
+                rgb = rgb[:, : apart * stride + 1 - own]
+                begins = cell * stride + own
+                frames = frames_of(rgb[:, max(0, shown - begins) :])
             if len(frames.rgb):
                 yield frames
-            shown = max(shown, begins + min(rgb.shape[1], apart * stride + 1 - min(cell, 1)))
+            shown = max(shown, begins + rgb.shape[1])
         return kept._replace(shown=shown) if kept is not None else past
 
     def _begun(self, latent: Canvas, picture: Tensor) -> Canvas:
@@ -151,19 +154,17 @@ class Hunyuan:
         lead = Track(picture, torch.full_like(keep[:, :, :1], _HELD), track.grid)
         return replace(latent, tracks={"video": replace(track, x=x, keep=keep), "lead": lead})
 
-    def _velocity(self, x: Tensor, sigma: Tensor, level: Tensor, cond: Prepared) -> Tensor:
-        """What the network answers (B, C, T', H', W'), float32, at levels (B, 1, 1, 1, 1)."""
+    def _velocity(self, x: Tensor, first: Tensor | None, level: Tensor, cond: Prepared) -> Tensor:
+        """What the network answers (B, C, T', H', W'), float32, at levels (B, 1, 1, 1, 1) and with the known first."""
         import torch
 
         from cinecanvas.models.latents import told
 
         dtype = self._parts.dtype
         beside = {name: rows.to(dtype) for name, rows in cond.given.items()}
-        picture = beside.pop("picture", None)
+        picture = beside.pop("picture", first)
         rows = [x.to(dtype)]
         if self._way == "latent_concat":
-            if picture is None and bool((sigma[:, :, :1] == 0).all()):
-                picture = rows[0][:, :, :1]
             code, mask = torch.zeros_like(rows[0]), torch.zeros_like(rows[0][:, :1])
             if picture is not None:
                 code[:, :, :1], mask[:, :, :1] = picture, 1
@@ -225,8 +226,8 @@ class Hunyuan:
         """The same beside the first frame; beside black for the prompts that are beyond those of the videos."""
         import torch
 
-        reader, encoder, device = self._parts.reader("tokenizer"), self._parts.network("text_encoder"), self._parts.device
-        vision, longest = encoder.config.vision_config, _SHOWN_TOKENS + _TOKENS
+        reader, encoder = self._parts.reader("tokenizer"), self._parts.network("text_encoder")
+        device, vision, longest = self._parts.device, encoder.config.vision_config, _SHOWN_TOKENS + _TOKENS
         padding = self._parts.config("text_encoder").get("pad_token_id", reader.pad_token_id)
         many = (vision.image_size // vision.patch_size) ** 2
         words = reader(
