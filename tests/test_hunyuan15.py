@@ -74,6 +74,14 @@ def test_what_is_quoted_is_read_letter_by_letter() -> None:
     assert quotations("no signs") == ""
 
 
+def test_a_film_is_encoded_cell_by_cell_as_a_whole(folders: dict[str, Path]) -> None:
+    model = cast(Any, opened(folders["t2v"]))
+    rgb, vae = pictures(2, 17, 16, 16).transpose(1, 2), model._parts.network("vae")
+    with torch.inference_mode():
+        one, other = (vae.encode(film[None]).latent_dist.mode() * vae.config.scaling_factor for film in rgb)
+        assert torch.allclose(model._encode(rgb), torch.cat([one, other]), atol=1e-5)
+
+
 def test_a_film_is_decoded_cell_by_cell_as_a_whole(folders: dict[str, Path]) -> None:
     model = opened(folders["t2v"])
     z = torch.randn(1, 4, 5, 4, 4, generator=torch.Generator().manual_seed(1))

@@ -344,6 +344,7 @@ def recognise(layout: Mapping[str, Any]) -> Card | None:
     )
 
 
+_LICENCE = "https://huggingface.co/tencent/HunyuanVideo/blob/main/LICENSE"
 _WORDS = {"text_to_video": EXACT, "text_to_image": EXACT} | all_by(REPLACED, "image_to_video", *CANVAS)
 _PINNED: dict[str, Way] = {
     "image_to_video": ("exact", "the picture as first cell, without noise"),
@@ -358,7 +359,6 @@ _CHANNELS: dict[str, Way] = {
 def _card(name: str, title: str, tasks: Mapping[str, Way], *, guidance: float = 6.0, **facts: Any) -> Card:
     """One of the published; the authors advise 50 steps, and 7 for the shift."""
     repository = {"": "HunyuanVideo", "-i2v": "HunyuanVideo-I2V", "-i2v-33ch": "HunyuanVideo-I2V-33ch"}[name]
-    origin = "HunyuanVideo-I2V" if name else "HunyuanVideo"
     return published(
         f"hunyuanvideo{name}",
         title,
@@ -367,7 +367,7 @@ def _card(name: str, title: str, tasks: Mapping[str, Way], *, guidance: float = 
         recipe=Recipe(steps=30, guidance=guidance, guided_from=0.0, shift=7.0, solver="euler"),
         licence="Tencent Hunyuan Community",
         terms=Terms(
-            url=f"https://huggingface.co/tencent/{origin}/blob/main/LICENSE",
+            url=_LICENCE if not name else "https://github.com/Tencent-Hunyuan/HunyuanVideo-I2V/blob/main/LICENSE.txt",
             accept=True,
             territory="nothing is granted in the European Union, the United Kingdom and South Korea",
             revenue="above 100 million monthly users a licence from Tencent is needed",

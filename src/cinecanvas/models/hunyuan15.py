@@ -33,7 +33,7 @@ _ASKED_TOKENS = 108
 _TOKENS, _LETTERS = 1000, 256
 _SEEN = 729  # tokens of a picture
 _BEFORE_LAST = -3  # of the encoder's layers
-_TRAINED = 32  # cells-in-time, about: no film that it was trained on is longer
+_TRAINED = 31  # cells-in-time of five seconds, as its authors make them
 
 
 class Hunyuan15:
@@ -105,15 +105,21 @@ class Hunyuan15:
         for cell in range(z["video"].shape[2]):
             with torch.inference_mode():
                 x = z["video"][:1, :, cell : cell + 1].to(vae.device, vae.dtype) / vae.config.scaling_factor
-                way = _Decoding(memory or ())
+                way = _Causal(memory or ())
                 frames = frames_of(way.pixels(vae.decoder, x)[0].clamp(-1, 1))
                 memory = tuple(way.holds)
             yield frames
         return memory
 
     def _encode(self, rgb: Tensor) -> Tensor:
-        vae = self._parts.network("vae")
-        return vae.encode(rgb.to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
+        import torch
+
+        vae, stride, held, codes = self._parts.network("vae"), self.card.strides[0], (), []
+        for frames in rgb.to(vae.dtype).split([1, *[stride] * (rgb.shape[2] // stride)], 2):
+            way = _Causal(held)
+            codes.append(way.code(vae.encoder, frames).chunk(2, 1)[0].float())  # the mean of its two halves
+            held = tuple(way.holds)
+        return torch.cat(codes, 2) * vae.config.scaling_factor
 
     def _read(self, text: Sequence[str]) -> dict[str, Tensor]:
         """What the language model makes of the prompts (B, 1000, width), and which of it is words."""
@@ -175,11 +181,12 @@ class Hunyuan15:
         return encoder(pixel_values=seen.to(encoder.device, encoder.dtype)).last_hidden_state
 
 
-class _Decoding:
-    """One cell through a decoder that looks back only, which so need not be given the whole at once.
+class _Causal:
+    """One cell through an encoder or a decoder, which look back only, and so need not be given the whole at once.
 
-    A convolution holds the last frames that it was given, the attention the keys and values of the cells before. In
-    the order in which layers are met; nothing is held before the first cell.
+    A convolution holds the last frames that it was given, the attention the keys and values of the cells before; in
+    the order in which layers are met. Nothing is held before the first cell. Given the whole, the attention would make
+    a mask of all its cells squared: 49290^2 numbers for five seconds of 848x480 px.
     """
 
     def __init__(self, held: Sequence[Tensor]) -> None:
@@ -187,18 +194,34 @@ class _Decoding:
         self.holds: list[Tensor] = []
 
     def pixels(self, decoder: Any, x: Tensor) -> Tensor:
-        """One cell (1, C, 1, h, w) as frames (1, 3, t, H, W): one of the first, else four."""
+        """One cell (B, C, 1, h, w) as frames (B, 3, t, H, W): one of the first, else four."""
         x = self._convolved(decoder.conv_in, x) + x.repeat_interleave(decoder.repeat, 1)
-        first, *others = decoder.mid_block.resnets
-        x = self._resnet(first, x)
-        for attention, resnet in zip(decoder.mid_block.attentions, others, strict=True):
-            x = self._resnet(resnet, x if attention is None else self._attended(attention, x))
+        x = self._middle(decoder.mid_block, x)
         for block in decoder.up_blocks:
             for resnet in block.resnets:
                 x = self._resnet(resnet, x)
             for layer in block.upsamplers or ():
                 x = self._enlarged(layer, x)
         return self._convolved(decoder.conv_out, decoder.conv_act(decoder.norm_out(x)))
+
+    def code(self, encoder: Any, x: Tensor) -> Tensor:
+        """One frame (B, 3, 1, H, W) if it is the first, else four, as the moments of one cell (B, 2 C, 1, h, w)."""
+        x = self._convolved(encoder.conv_in, x)
+        for block in encoder.down_blocks:
+            for resnet in block.resnets:
+                x = self._resnet(resnet, x)
+            for layer in block.downsamplers or ():
+                x = self._shrunk(layer, x)
+        x = self._middle(encoder.mid_block, x)
+        mean = x.unflatten(1, (-1, encoder.group_size)).mean(2)
+        return self._convolved(encoder.conv_out, encoder.conv_act(encoder.norm_out(x))) + mean
+
+    def _middle(self, block: Any, x: Tensor) -> Tensor:
+        first, *others = block.resnets
+        x = self._resnet(first, x)
+        for attention, resnet in zip(block.attentions, others, strict=True):
+            x = self._resnet(resnet, x if attention is None else self._attended(attention, x))
+        return x
 
     def _past(self) -> Tensor | None:
         """What the layer that is met now holds."""
@@ -219,7 +242,7 @@ class _Decoding:
         return h + (x if layer.conv_shortcut is None else layer.conv_shortcut(x))
 
     def _attended(self, layer: Any, x: Tensor) -> Tensor:
-        """To as many cells before as the decoder was trained on, and no more."""
+        """To as many cells-in-time as its authors give it, and no more."""
         import torch
 
         q, k, v = (part(layer.norm(x)).flatten(2).transpose(1, 2) for part in (layer.to_q, layer.to_k, layer.to_v))
@@ -242,6 +265,16 @@ class _Decoding:
         if times == 1:
             return h + layer._dcae_upsample_rearrange(x.repeat_interleave(layer.repeats, 1), r1=1, r2=2, r3=2)
         return h + layer._dcae_upsample_rearrange(x, r1=2, r2=2, r3=2).repeat_interleave(layer.repeats, 1)
+
+    def _shrunk(self, layer: Any, x: Tensor) -> Tensor:
+        """Half as wide and high; half as many frames too, but for the first one of a film, which counts twice."""
+        first = self._past() is None
+        h = self._convolved(layer.conv, x)
+        times = 2 if layer.add_temporal_downsample and not first else 1
+        h, x = (layer._dcae_downsample_rearrange(part, r1=times, r2=2, r3=2) for part in (h, x))
+        if layer.add_temporal_downsample and first:
+            h = h.repeat(1, 2, 1, 1, 1)
+        return h + x.unflatten(1, (h.shape[1], -1)).mean(2)
 
 
 def quotations(prompt: str) -> str:
