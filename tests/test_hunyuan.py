@@ -67,7 +67,7 @@ def test_words_become_the_same_frames_and_other_words_or_scales_do_not(folders: 
     grid = grid_of(model.card, frames=9, **SIZE)
     latents = starting(model, grid)
     got = ours(model, Canvas.blank(grid), levels(model), guidance=4.0)
-    assert psnr(got, theirs(folders["t2v"], latents=latents)) > 60
+    assert psnr(got, theirs(folders["t2v"], latents=latents)) > EXACTLY
     assert psnr(got, theirs(folders["t2v"], latents=latents, prompt="a cube")) < 60
     assert psnr(got, theirs(folders["t2v"], latents=latents, scale=1.0)) < 60
 

@@ -114,7 +114,8 @@ class Hunyuan15:
     def _encode(self, rgb: Tensor) -> Tensor:
         import torch
 
-        vae, stride, held, codes = self._parts.network("vae"), self.card.strides[0], (), []
+        vae, stride, codes = self._parts.network("vae"), self.card.strides[0], []
+        held: tuple[Tensor, ...] = ()
         for frames in rgb.to(vae.dtype).split([1, *[stride] * (rgb.shape[2] // stride)], 2):
             way = _Causal(held)
             codes.append(way.code(vae.encoder, frames).chunk(2, 1)[0].float())  # the mean of its two halves
