@@ -37,6 +37,8 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "cogvideox": lambda folder: cogvideox.save(folder, "5b"),
     "cogvideox-picture": lambda folder: cogvideox.save(folder, "5b-i2v"),
     "hunyuan-tiny": hunyuan.save,
+    "hunyuan-picture": lambda folder: hunyuan.save(folder, "token_replace"),
+    "hunyuan-channels": lambda folder: hunyuan.save(folder, "latent_concat"),
     "hunyuan15": lambda folder: hunyuan15.save(folder, "t2v"),
     "hunyuan15-picture": lambda folder: hunyuan15.save(folder, "i2v"),
     "svd-tiny": svd.save,

@@ -60,14 +60,15 @@ def llama() -> Any:
     from tokenizers import trainers
     from transformers import PreTrainedTokenizerFast
 
-    from cinecanvas.models.hunyuan import _ASKED
+    from cinecanvas.models.hunyuan import _ASKED, _SHOWN
 
-    marks = ["<|pad|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    marks = ["<|pad|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        [_ASKED, *WORDS], trainers.BpeTrainer(special_tokens=marks, initial_alphabet=alphabet, show_progress=False)
+        [_ASKED, _SHOWN, *WORDS],
+        trainers.BpeTrainer(special_tokens=marks, initial_alphabet=alphabet, show_progress=False),
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=marks[0], eos_token=marks[-1])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=marks[0], eos_token=marks[3])

@@ -224,7 +224,13 @@ class _told:
 
 
 def _configs(part: Path) -> tuple[Path, ...]:
-    names = ("config.json", "scheduler_config.json", "preprocessor_config.json", "tokenizer_config.json")
+    names = (
+        "config.json",
+        "scheduler_config.json",
+        "guider_config.json",
+        "preprocessor_config.json",
+        "tokenizer_config.json",
+    )
     return tuple(part / name for name in names)
 
 
