@@ -15,7 +15,7 @@ from PIL import Image
 from cinecanvas.canvas import Canvas, Track
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
-from cinecanvas.model import Card, Model
+from cinecanvas.model import Card, Model, Weights
 from cinecanvas.models import recognised
 from cinecanvas.models.checkpoint import layout
 from cinecanvas.runtime.placement import Placement
@@ -33,7 +33,7 @@ def opened(folder: Path, placement: Placement = FLOAT32) -> Model:
     found = recognised(layout(folder))
     assert found is not None, folder
     card, family = found
-    return family.load(card.model_copy(update={"name": folder.name}), folder, placement)
+    return family.load(card.model_copy(update={"name": folder.name}), Weights(folder), placement)
 
 
 def grid_of(card: Card, *, frames: int, width: int, height: int) -> Grid:

@@ -9,6 +9,7 @@ import torch
 from parity import FLOAT32
 from tiny import wan
 
+from cinecanvas.model import Weights
 from cinecanvas.models import prompts
 from cinecanvas.models.checkpoint import Parts
 from cinecanvas.settings import settings
@@ -17,7 +18,7 @@ from cinecanvas.settings import settings
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parts:
     monkeypatch.setenv("CINECANVAS_HOME", str(tmp_path / "home"))
-    return Parts.of(wan.save(tmp_path / "t2v", "t2v"), FLOAT32)
+    return Parts.of(Weights(wan.save(tmp_path / "t2v", "t2v")), FLOAT32)
 
 
 def read(parts: Parts, *text: str) -> tuple[torch.Tensor, list[str]]:

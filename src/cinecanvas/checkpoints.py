@@ -69,7 +69,8 @@ def _list(as_json: bool) -> None:
         return
     print_cards(list(known.values()), {name: _said(_weights(card, held)) for name, card in known.items()})
     for name, receipt in lone.items():
-        what = f"replaces the transformer of {receipt.base}" if receipt.base else "no family here knows its networks"
+        other = f"replaces the transformer of {receipt.base}" if receipt.base else "no family here knows its networks"
+        what = f"a LoRA: --lora {name}:1" if receipt.lora else other
         print(f"{name}: {_file(receipt)}, {what}")
     for family, trouble in broken.items():
         print(f"{family}: {trouble}", file=sys.stderr)
@@ -135,7 +136,8 @@ def at_hand(name: str) -> None:
 def add_model(
     name: Annotated[str, typer.Argument(help="A name of your own.", show_default=False)],
     path: Annotated[
-        Path, typer.Argument(help="A checkpoint's folder, or one .safetensors or .gguf file.", show_default=False)
+        Path,
+        typer.Argument(help="A checkpoint's folder, or one .safetensors or .gguf file.", show_default=False),
     ],
     base: Annotated[
         str, typer.Option(metavar="MODEL", help="Whose transformer the file replaces; it must be here.")
@@ -280,7 +282,8 @@ def _said(weights: dict[str, Any]) -> str:
 
 
 def _file(receipt: Receipt) -> str:
-    return str(receipt.folder / next(iter(receipt.files))) if receipt.base else str(receipt.folder)
+    single = receipt.base or receipt.lora
+    return str(receipt.folder / next(iter(receipt.files))) if single else str(receipt.folder)
 
 
 def _settings() -> Settings:

@@ -352,12 +352,12 @@ def variations(
 @with_options()
 def plan(prompt: Prompt, as_json: Json = False, *, options: Options) -> None:
     """Say what `generate` would do and what it would cost, without doing it."""
-    from cinecanvas.models import advice, card, understood
+    from cinecanvas.models import advice, card, pinned, understood
     from cinecanvas.plan import plan as planned
     from cinecanvas.plan import read_paces
     from cinecanvas.settings import settings
 
-    request = text_to_video(prompt, **options)
+    request = pinned(text_to_video(prompt, **options))
     chosen = card(request.model)
     made = planned(request, chosen, pace=read_paces(settings().cache).get(chosen.name, {}))
     reading = understood(chosen, prompt)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import typer
 
 from cinecanvas.errors import BadRequest
-from cinecanvas.request import Cue, Request, parse_size
+from cinecanvas.request import Cue, Lora, Request, parse_size
 
 SHARED = (
     *("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count", "at"),
-    *("steps", "guidance", "guided", "rescale"),
+    *("steps", "guidance", "guided", "rescale", "lora"),
 )
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SIZE = Annotated[
@@ -27,7 +28,16 @@ _CUES = Annotated[
 _GUIDED = Annotated[
     str | None, typer.Option(metavar="LOW,HIGH", help=Request.model_fields["guided"].description, show_default=False)
 ]
-_WRITTEN = {"size": _SIZE, "at": _CUES, "guided": _GUIDED}  # fields whose values have a form of their own
+_LORAS = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="NAME[:WEIGHT[:high|low]]",
+        help="A LoRA file that changes the model, as far as WEIGHT says (1 if left out); may be repeated.",
+    ),
+]
+# flags whose values have a form of their own
+_WRITTEN = {"size": _SIZE, "at": _CUES, "guided": _GUIDED, "lora": _LORAS}
 
 
 def with_options(
@@ -84,6 +94,8 @@ def _read(given: Mapping[str, Any]) -> dict[str, Any]:
     size, cues = asked.pop("size", ""), [_cue(text) for text in asked.pop("at", ())]
     if "guided" in asked:
         asked["guided"] = _interval(asked["guided"])
+    if loras := asked.pop("lora", ()):
+        asked["loras"] = tuple(map(_lora, loras))
     return {**asked, **(parse_size(size)._asdict() if size else {}), **({"cues": tuple(cues)} if cues else {})}
 
 
@@ -93,6 +105,20 @@ def _interval(text: str) -> tuple[float, float]:
     except ValueError:
         raise BadRequest(f"{text[:40]!r} was given for --guided", "It is LOW,HIGH, as in 0.1,0.9") from None
     return low, high
+
+
+def _lora(text: str) -> Lora:
+    name, weight, expert = (*text.split(":"), "", "")[:3]
+    try:
+        if text.count(":") > 2 or Path(name).suffix == ".safetensors" or "/" in name:
+            raise ValueError
+        return Lora(name=name, weight=float(weight or 1), expert=cast(Any, expert))
+    except ValueError:
+        raise BadRequest(
+            f"{text[:40]!r} was given for --lora",
+            "It is NAME, NAME:WEIGHT or NAME:WEIGHT:high, as in film-look:0.8",
+            "`cine models add NAME FILE.safetensors` gives a file its name",
+        ) from None
 
 
 def _cue(text: str) -> Cue:

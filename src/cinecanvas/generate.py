@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -19,7 +20,7 @@ from cinecanvas.media.destination import NUMBERED, PICTURES, shown_name
 from cinecanvas.media.intake import describe, take
 from cinecanvas.media.video import Film, VideoInfo, check_destination, info, writing
 from cinecanvas.model import Card, Model
-from cinecanvas.models import advice, card, load, others, understood
+from cinecanvas.models import advice, card, load, others, pinned, understood
 from cinecanvas.plan import Budget, Pass, Phases, Plan, keep_paces, paced, plan, read_paces
 from cinecanvas.request import STILL, Request
 from cinecanvas.settings import Settings, settings
@@ -133,7 +134,7 @@ def generate(
     left out, public models are placed where their memory fits, or refused before anything is read.
     """
     here = where or settings()
-    request = _one_picture(request, str(out))
+    request = pinned(_one_picture(request, str(out)), where=here)
     chosen = card(request.model, where=here)
     paces = read_paces(here.cache)
     pace = paces.get(chosen.name, {})
@@ -455,14 +456,10 @@ def _loaded(models: Callable[[str], Model] | None, chosen: Card, made: Plan, her
     from cinecanvas.fitting import fit
 
     largest = max(made.passes, key=lambda step: step.cells)
-    placement, peaks = fit(
-        largest,
-        lambda placement: load(chosen.name, placement, where=here),
-        device=here.device,
-        precision=here.precision,
-    )
+    asked = functools.partial(load, chosen.name, loras=made.request.loras, where=here)
+    placement, peaks = fit(largest, asked, device=here.device, precision=here.precision)
     told = f"on {placement.device} in {placement.precision}, {peaks.most / 1e9:.3g} GB at most"
-    return load(chosen.name, placement, where=here), [told]
+    return asked(placement), [told]
 
 
 def _one_picture(request: Request, out: str) -> Request:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cinecanvas.ramp import STRAIGHT, Ramp
-from cinecanvas.request import STILL, Quality
+from cinecanvas.request import STILL, Lora, Quality
 from cinecanvas.runtime.placement import Placement
 
 if TYPE_CHECKING:  # the server reads Cards on machines without torch
-    from pathlib import Path
-
     import numpy as np
 
     from cinecanvas.canvas import Canvas, Tensors
@@ -215,13 +214,21 @@ class Around:
         return self.model.decode(z, memory=memory)
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What a model is loaded from: the folder of a checkpoint, and the LoRA files that change it."""
+
+    folder: Path
+    loras: tuple[tuple[Lora, Path], ...] = ()
+
+
 class Family(NamedTuple):
     """What a family registers: its Cards; how the model of one is loaded; how it knows a folder of weights as its own.
 
-    load(card, folder, placement): folder is None where the weights are part of a package. recognise(layout): the Card
+    load(card, weights, placement): weights are None where they are part of a package. recognise(layout): the Card
     of a folder by what its configurations say, part by part (`model_index` among them), or None.
     """
 
     cards: tuple[Card, ...]
-    load: Callable[[Card, Path | None, Placement], Model]
+    load: Callable[[Card, Weights | None, Placement], Model]
     recognise: Callable[[Mapping[str, Any]], Card | None] = lambda layout: None

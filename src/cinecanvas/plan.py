@@ -21,7 +21,7 @@ from cinecanvas.layout import Placed, lay, part, task
 from cinecanvas.media.audio import Piece
 from cinecanvas.model import Card, Cost, Recipe
 from cinecanvas.ramp import STRAIGHT, Ramp
-from cinecanvas.request import STILL, Media, Order, Request
+from cinecanvas.request import STILL, Lora, Media, Order, Request
 from cinecanvas.schedule import Schedule, schedule
 
 Pace: TypeAlias = Mapping[str, float]  # by phase, how many times slower this machine has proved than foretold
@@ -50,6 +50,7 @@ class Pass(BaseModel):
 
     model: str
     weights: str  # the digest of all its weights; "" for a model without any
+    loras: tuple[Lora, ...] = ()  # what changes them
     grid: Grid
     start: int = 0  # cells-in-time of the film before this window
     order: Order
@@ -407,6 +408,7 @@ def _film(
             Pass(
                 model=card.name,
                 weights=weights_digest(card),
+                loras=request.loras,
                 grid=here,
                 start=start,
                 order=request.order,

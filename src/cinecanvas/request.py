@@ -26,6 +26,7 @@ LEAST_FPS, MOST_FPS = 0.1, 120.0  # 1/s
 MOST_COUNT = 100  # videos
 MOST_STEPS = 1000
 MOST_GUIDANCE = 30.0
+MOST_LORAS, MOST_WEIGHT = 8, 4.0
 MOST_SEED = 2**63 - 1
 STILL = 1 / 1000  # s: shorter than any frame, so it asks for one picture
 
@@ -111,6 +112,36 @@ class Cue(BaseModel):
         return cue
 
 
+class Lora(BaseModel):
+    """A file that changes a model's weights a little, by its name on the shelf, as far as `weight` says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="As `cine models` lists it.", json_schema_extra={"maxLength": 64})
+    weight: float = Field(
+        default=1.0,
+        description="How far the model is changed; below 0 the other way.",
+        json_schema_extra={"minimum": -MOST_WEIGHT, "maximum": MOST_WEIGHT},
+    )
+    expert: Literal["", "high", "low"] = Field(
+        default="", description="Of a model with two experts, only the one for high or for low noise."
+    )
+    digest: str = Field(
+        default="", description="The file's sha256, written down when it is used; another file is refused then."
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _legible(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        lora = _told(handler, data)
+        if not (math.isfinite(lora.weight) and abs(lora.weight) <= MOST_WEIGHT):
+            asked = f"A LoRA was to count by {_short(f'{lora.weight:g}')}"
+            raise BadRequest(asked, f"From -{MOST_WEIGHT:g} to {MOST_WEIGHT:g} is possible")
+        if not (0 < len(lora.name) <= 64 and lora.name.isprintable() and len(lora.digest) <= 64):
+            raise BadRequest("The name of a LoRA is empty, too long or unprintable", do="See `cine models`")
+        return lora
+
+
 class Request(BaseModel):
     """What is asked, in the asker's units: seconds, width and height (px), fps (1/s); None leaves it to the model.
 
@@ -151,6 +182,7 @@ class Request(BaseModel):
     rescale: float | None = Field(
         default=None, description="How much of the contrast that leaning adds is taken back, from 0 to 1 (all)."
     )
+    loras: tuple[Lora, ...] = Field(default=(), description="LoRA files that change a public model, by their names.")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -208,6 +240,7 @@ class Options(TypedDict, total=False):
     guidance: float | None
     guided: tuple[float, float] | None
     rescale: float | None
+    loras: tuple[Lora, ...]
 
 
 # Every task is a Request and nothing else: which cells are known. Media stand at a second and hold their own length.
@@ -445,6 +478,8 @@ def _check_recipe(request: Request) -> None:
         raise BadRequest(asked, "It acts from one level to a higher one, both from 0 to 1")
     if rescale is not None and not 0 <= rescale <= 1:
         raise BadRequest(f"A rescale of {_short(f'{rescale:g}')} was asked", "From 0 (none) to 1 (all) is possible")
+    if len(request.loras) > MOST_LORAS:
+        raise BadRequest(f"{len(request.loras)} LoRA files were asked", f"At most {MOST_LORAS} are possible")
 
 
 def _check_text(request: Request) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 from cinecanvas.errors import BadWeights, CinecanvasError, Unsupported
-from cinecanvas.model import Card, Family, Model, Source, Terms
+from cinecanvas.model import Card, Family, Model, Source, Terms, Weights
 from cinecanvas.models import shelf
 from cinecanvas.models.checkpoint import layout
+from cinecanvas.request import Lora, Request
 from cinecanvas.runtime.placement import Placement
 from cinecanvas.settings import Settings, settings
 from cinecanvas.world.captions import Reading, read
@@ -27,7 +27,7 @@ _NAMES = (
 OURS = {name: f"cinecanvas.models.{name}:register" for name in _NAMES}
 
 
-_LAST: dict[tuple[str, str, Path | None], Model] = {}  # the model that was loaded last, by what it was loaded as
+_LAST: dict[tuple[str, str, Weights | None], Model] = {}  # the model that was loaded last, by what it was loaded as
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,46 @@ class Entry:
     trouble: str = ""
 
 
-def load(name: str, placement: Placement = Placement(), *, where: Settings | None = None) -> Model:
+def load(
+    name: str, placement: Placement = Placement(), *, loras: Sequence[Lora] = (), where: Settings | None = None
+) -> Model:
     """The model of that name, with its weights; the last one is kept, for loading costs seconds."""
     here = where or settings()
     entry = _entry(name, here)
-    folder = shelf.folder_of(name, here)
-    if entry.card is not None and entry.card.source is not None:
-        if folder is None:
-            raise BadWeights(f"The weights of {name} are not here", do=f"cine models pull {name}")
-        shelf.check(folder)
     if entry.card is None:
         card(name, where=here)  # which says why
     assert entry.family is not None and entry.card is not None, name
+    weights = _weights(entry.card, loras, here)
     if placement.rehearsed:  # weighs nothing, and is not kept
-        return entry.family.load(entry.card, folder, placement)
-    key = (name, placement.model_dump_json(), folder)
+        return entry.family.load(entry.card, weights, placement)
+    key = (name, placement.model_dump_json(), weights)
     if key not in _LAST:
         _LAST.clear()
-        _LAST[key] = entry.family.load(entry.card, folder, placement)
+        _LAST[key] = entry.family.load(entry.card, weights, placement)
     return _LAST[key]
+
+
+def _weights(one: Card, loras: Sequence[Lora], where: Settings) -> Weights | None:
+    """The files of a public model and of what changes it, all of them here."""
+    files = tuple((lora, shelf.lora_of(lora, where)) for lora in loras)
+    if one.source is None:
+        return None
+    folder = shelf.folder_of(one.name, where)
+    if folder is None:
+        raise BadWeights(f"The weights of {one.name} are not here", do=f"cine models pull {one.name}")
+    shelf.check(folder)
+    return Weights(folder, files)
+
+
+def pinned(request: Request, *, where: Settings | None = None) -> Request:
+    """The request with the digest of every LoRA that it names; one that is not here, or is another file, is refused."""
+    here = where or settings()
+    if request.loras and card(request.model, where=here).source is None:
+        raise Unsupported(
+            f"The model {request.model} was asked with a LoRA", "Public models can be changed so", "See `cine models`"
+        )
+    loras = tuple(lora.model_copy(update={"digest": shelf.digest_of(lora, here)}) for lora in request.loras)
+    return request.model_copy(update={"loras": loras})
 
 
 def card(name: str, *, where: Settings | None = None) -> Card:
@@ -174,7 +195,7 @@ def _known(where: Settings) -> dict[str, Entry]:
         for under in entry.card.source.beside
     }
     for name, receipt in shelf.receipts(where).items():
-        if name not in known and name not in parts:
+        if name not in known and name not in parts and not receipt.lora:
             known[name] = _added(receipt)
     return known
 

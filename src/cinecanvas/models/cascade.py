@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cinecanvas.errors import Unsupported
-from cinecanvas.model import Card, Family, Frames, Recipe, Terms
+from cinecanvas.model import Card, Family, Frames, Recipe, Terms, Weights
 from cinecanvas.models.published import EXACT, family
 from cinecanvas.models.stills import still
 from cinecanvas.ramp import Cosine
@@ -37,7 +37,7 @@ class Cascade:
         together = "prior_prior" in parts
         inside, beside = parts.folder / "prior", parts.folder.with_name(f"{parts.folder.name}.prior")
         apart = inside if inside.is_dir() else beside
-        self._prior = parts if together else Parts.of(apart, parts.placement)
+        self._prior = parts if together else Parts.of(Weights(apart), parts.placement)
         self._prefix = "prior_" if together else ""
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,10 @@ from cinecanvas.runtime.placement import Placement
 
 if TYPE_CHECKING:  # a folder is recognised on machines without torch
     import torch
+
+    from cinecanvas.model import Weights
+    from cinecanvas.models.lora import Change
+    from cinecanvas.request import Lora
 
 INDEX = "model_index.json"
 _MOVED = {  # classes that folders name where no library has them any more
@@ -40,12 +44,14 @@ class Parts:
     folder: Path
     placement: Placement
     layout: Mapping[str, Any]
+    changes: Mapping[str, Sequence[tuple[Lora, Mapping[str, Change]]]] = field(default_factory=dict)  # by part
     _loaded: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folder: Path, placement: Placement) -> Parts:
-        """The parts of a folder, none of them loaded."""
-        return cls(folder, placement, layout(folder))
+    def of(cls, weights: Weights, placement: Placement) -> Parts:
+        """The parts of a folder, none of them loaded; LoRA files are small, and are read now."""
+        found = layout(weights.folder)
+        return cls(weights.folder, placement, found, _changes(weights, found) if weights.loras else {})
 
     def __contains__(self, part: str) -> bool:
         return part in self.layout
@@ -99,6 +105,7 @@ class Parts:
             return self._rehearsed(kind, part, dtype)
         with _told(self.folder, part):
             network = kind.from_pretrained(self.folder / part, dtype=dtype, use_safetensors=True, local_files_only=True)
+        network = self._changed(part, network.requires_grad_(False), merged=True)
         network = _in_order(self._narrowed(part, network).eval().requires_grad_(False))
         if self.placement.residency == "blocks" and blocks(network):
             return _by_blocks(network, self.device)
@@ -116,7 +123,7 @@ class Parts:
                     network = kind(kind.config_class.from_dict(config))
             else:
                 network = kind.from_config(config)
-            network = self._narrowed(part, network)
+            network = self._narrowed(part, self._changed(part, network, merged=False))
         load(network, passing=blocks(network) if self.placement.residency == "blocks" else ())
         return network.eval()
 
@@ -127,6 +134,16 @@ class Parts:
         from cinecanvas.runtime.narrow import narrowed
 
         return narrowed(network, self.placement.precision)
+
+    def _changed(self, part: str, network: Any, *, merged: bool) -> Any:
+        """A network with what LoRA files add to it, or only checked that they fit."""
+        for lora, changes in self.changes.get(part, ()):
+            from cinecanvas.models.lora import check, merge
+
+            check(changes, network, self.layout, named=lora.name)
+            if merged:
+                merge(changes, network, weight=lora.weight)
+        return network
 
     def _class(self, part: str) -> Any:
         self.config(part)
@@ -147,6 +164,18 @@ class Parts:
                 do="Install a newer diffusers and transformers, or choose another checkpoint",
             )
         return kind
+
+
+def _changes(weights: Weights, found: Mapping[str, Any]) -> dict[str, list[tuple[Lora, Mapping[str, Change]]]]:
+    """What LoRA files change, by the parts of the checkpoint."""
+    from cinecanvas.models.lora import parts_of, read
+
+    changes: dict[str, list[tuple[Lora, Mapping[str, Change]]]] = {}
+    for lora, file in weights.loras:
+        for part, its in read(file, found, named=lora.name).items():
+            for one in parts_of(part, lora.expert, found, named=lora.name):
+                changes.setdefault(one, []).append((lora, its))
+    return changes
 
 
 def blocks(network: Any) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ SHIPPED = Path(str(files("cinecanvas.models") / "shipped" / "diorama"))
 
 def register() -> Family:
     """The Card of the shipped weights, and how to load them."""
-    return Family((read_card(SHIPPED),), lambda card, folder, placement: load(SHIPPED))
+    return Family((read_card(SHIPPED),), lambda card, weights, placement: load(SHIPPED))
 
 
 @dataclass(frozen=True)

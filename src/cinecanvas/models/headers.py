@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from cinecanvas.errors import BadWeights
 
+_LORA = ("lora_A.", "lora_down.", "lora.down.", "lora_linear_layer.down.", "lokr_w1", "hada_w1")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HEADER = 100_000_000  # bytes: no header of safetensors may be longer
 _MANY = 1_000_000  # tensors or facts: no file of weights has more
@@ -59,6 +60,19 @@ def check_weights(path: Path, *, named: str) -> int:
     if exact and size > whole:
         raise BadWeights(f"{named} is longer than it says: {size:,} instead of {whole:,} bytes", do="Fetch it again")
     return size
+
+
+def is_lora(path: Path) -> bool:
+    """Whether a .safetensors file holds small matrices that change a model, by the names of its tensors."""
+    if path.suffix.lower() != ".safetensors":
+        return False
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            names = json.loads(file.read(min(length, _HEADER)))
+    except (OSError, ValueError, struct.error):
+        return False  # whoever reads it next says what is wrong
+    return any(mark in name for name in names for mark in _LORA)
 
 
 def _safetensors(file: BinaryIO, size: int) -> tuple[int, bool]:

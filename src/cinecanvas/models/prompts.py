@@ -42,6 +42,8 @@ def remembered(parts: Parts, text: Sequence[str], read: Read, *, by: Sequence[st
 def _name(parts: Parts, by: Sequence[str], prompt: str) -> str:
     """The digest of all that the states depend on: the encoders' files, the precision, the words."""
     digest = hashlib.sha256(f"{parts.placement.precision}\0{prompt}".encode())
+    for lora, _ in (change for part in by for change in parts.changes.get(part, ())):
+        digest.update(f"\0{lora.digest}\0{lora.weight}".encode())
     for part in by:
         for path in sorted((parts.folder / part).rglob("*")):
             facts = path.stat()

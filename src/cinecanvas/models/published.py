@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinecanvas.model import Card, Family, Fidelity, Model, Recipe, Source, Terms
+from cinecanvas.model import Card, Family, Fidelity, Model, Recipe, Source, Terms, Weights
 from cinecanvas.request import Quality
 from cinecanvas.runtime.placement import Placement
 
@@ -68,10 +67,10 @@ def family(
 ) -> Family:
     """A family whose models are made of a Card and the parts of a folder, which are read when they are needed."""
 
-    def load(card: Card, folder: Path | None, placement: Placement) -> Model:
+    def load(card: Card, weights: Weights | None, placement: Placement) -> Model:
         from cinecanvas.models.checkpoint import Parts
 
-        assert folder is not None, card.name
-        return kind(card, Parts.of(folder, placement))
+        assert weights is not None, card.name
+        return kind(card, Parts.of(weights, placement))
 
     return Family(tuple(cards), load, recognise)

@@ -21,7 +21,8 @@ from cinecanvas.errors import BadRequest, BadWeights, CannotWrite, CinecanvasErr
 from cinecanvas.media.destination import cannot_write, shown_name
 from cinecanvas.model import Card
 from cinecanvas.models.checkpoint import INDEX, layout
-from cinecanvas.models.headers import PICKLES, check_weights
+from cinecanvas.models.headers import PICKLES, check_weights, is_lora
+from cinecanvas.request import Lora
 from cinecanvas.settings import Settings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -58,6 +59,7 @@ class Receipt(BaseModel):
     since: str = ""
     whole: bool = True  # False: some files are still to come
     base: str = ""  # the model whose transformer the only file replaces; "": the folder is a model of its own
+    lora: bool = False  # the only file changes the weights of other models
 
     @field_validator("files")
     @classmethod
@@ -126,7 +128,36 @@ def receipts(where: Settings) -> dict[str, Receipt]:
 def folder_of(name: str, where: Settings) -> Path | None:
     """Where the whole weights of a model lie, or None."""
     receipt = receipts(where).get(name)
-    return receipt.folder if receipt is not None and receipt.whole and not receipt.base else None
+    alone = receipt is not None and (receipt.base or receipt.lora)
+    return receipt.folder if receipt is not None and receipt.whole and not alone else None
+
+
+def lora_of(lora: Lora, where: Settings) -> Path:
+    """The file of a LoRA by its name, and the same that was used before if the digest was written down."""
+    receipt = _lora(lora, where)
+    return receipt.folder / next(iter(receipt.files))
+
+
+def digest_of(lora: Lora, where: Settings) -> str:
+    """The sha256 of a LoRA's file, as it was when it was added."""
+    return next(iter(_lora(lora, where).files.values())).sha256
+
+
+def _lora(lora: Lora, where: Settings) -> Receipt:
+    held = {name: receipt for name, receipt in receipts(where).items() if receipt.lora}
+    name = shown_name(lora.name)
+    if lora.name not in held:
+        here = f"Here are: {', '.join(held)}" if held else "None is here"
+        raise BadRequest(f"There is no LoRA {name!r}", here, "cine models add NAME FILE.safetensors")
+    receipt = held[lora.name]
+    ((path, file),) = receipt.files.items()
+    if lora.digest and lora.digest != file.sha256:
+        raise BadWeights(
+            f"The LoRA {name} is another file than the one that was used", do="Add that one again, or ask without it"
+        )
+    if what := _length(receipt.folder / path, file):
+        raise BadWeights(f"The file of the LoRA {name} is {what}", do=f"Put it back, or `cine models remove {name}`")
+    return receipt
 
 
 def beside(name: str, under: str) -> str:
@@ -144,7 +175,7 @@ def receipt_of(name: str, where: Settings) -> Receipt:
 
 
 def add(name: str, path: Path, where: Settings, *, base: str = "") -> Receipt:
-    """Know a folder of weights by a name, or one file that replaces the transformer of the model `base`.
+    """Know by a name a folder of weights, a LoRA file, or one that replaces the transformer of the model `base`.
 
     Nothing is copied, and what is no checkpoint is refused.
     """
@@ -155,7 +186,10 @@ def add(name: str, path: Path, where: Settings, *, base: str = "") -> Receipt:
             raise BadRequest(
                 f"{name} was fetched and is here", "Another name is possible", f"Or `cine models remove {name}`"
             )
-        receipt = _single(name, path, where, base=base) if base or path.is_file() else _folder(name, path)
+        if path.is_file() and is_lora(path):
+            receipt = _changing(name, path, base=base)
+        else:
+            receipt = _single(name, path, where, base=base) if base or path.is_file() else _folder(name, path)
         keep(receipt, where)
     return receipt
 
@@ -174,13 +208,28 @@ def _single(name: str, file: Path, where: Settings, *, base: str) -> Receipt:
             f"cine models add {name} FILE --base MODEL",
         )
     under = receipt_of(base, where)
-    if base == name or under.base or not under.whole:
-        why = "is one file itself" if under.base or base == name else "has files still to come"
+    single = under.base or under.lora or base == name
+    if single or not under.whole:
+        why = "is one file itself" if single else "has files still to come"
         raise BadRequest(f"{base} {why}", "A model that is whole here can be the base")
     if not file.is_file():
         raise BadWeights(f"There is no file {shown_name(file.name)}", do="Name a .safetensors or .gguf file")
     size = check_weights(file, named=shown_name(file.name))
     return Receipt(name=name, folder=file.parent, files={file.name: Held(bytes=size)}, since=today(), base=base)
+
+
+def _changing(name: str, file: Path, *, base: str) -> Receipt:
+    """A LoRA file, read once for its digest."""
+    if base:
+        raise BadRequest(
+            f"{shown_name(file.name)} is a LoRA, which replaces nothing", do=f"cine models add {name} FILE"
+        )
+    size = check_weights(file, named=shown_name(file.name))
+    digest = hashlib.sha256()
+    for block in _blocks(file):
+        digest.update(block)
+    held = {file.name: Held(bytes=size, sha256=digest.hexdigest())}
+    return Receipt(name=name, folder=file.parent, files=held, since=today(), lora=True)
 
 
 def remove(name: str, where: Settings) -> Receipt:
@@ -452,7 +501,7 @@ def sound(receipt: Receipt) -> str:
         for path, held in receipt.files.items():
             if what := _length(receipt.folder / path, held):
                 return f"{receipt.folder.name}/{path} is {what}"
-        if not receipt.base and (receipt.folder / INDEX).is_file():
+        if not (receipt.base or receipt.lora) and (receipt.folder / INDEX).is_file():
             check(receipt.folder)
     except CinecanvasError as error:
         return error.asked

@@ -50,7 +50,7 @@ CARD = Card(
 
 def register() -> Family:
     """The entry point of a family: its Card, and how to load it."""
-    return Family((CARD,), lambda card, folder, placement: Toy(card=card))
+    return Family((CARD,), lambda card, weights, placement: Toy(card=card))
 
 
 @dataclass(frozen=True)

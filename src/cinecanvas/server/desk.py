@@ -29,7 +29,7 @@ from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.destination import told
 from cinecanvas.media.fetch import Web, check_url
 from cinecanvas.media.warden import Warden
-from cinecanvas.models import card, others, ready
+from cinecanvas.models import card, others, pinned, ready
 from cinecanvas.plan import plan, read_paces
 from cinecanvas.request import Media, draw_seed
 from cinecanvas.settings import Settings
@@ -154,7 +154,7 @@ class Desk:
         chosen = card(model)
         if any(source.url is not None for source in asked.sources()):
             return Foretold(count=getattr(asked, "count", 1))
-        request = asked.request(found)
+        request = pinned(asked.request(found), where=self.where)
         media = {asset.digest: asset for asset in found.values()}
         pace = read_paces(self.where.cache).get(chosen.name, {})
         return foretold(plan(request, chosen, media=media, pace=pace, others=others(where=self.where)))
