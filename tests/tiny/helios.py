@@ -31,10 +31,10 @@ def pipeline(**scheduler: Any) -> Any:
 
 
 def transformer() -> Any:
-    """Its history is amplified, so that what comes before a chunk is seen in it."""
+    """Its history is amplified and its words weigh 30 times, so that both are seen in what it makes."""
     from diffusers import HeliosTransformer3DModel
 
-    return HeliosTransformer3DModel(
+    network = HeliosTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=12,
         text_dim=32,
@@ -43,4 +43,9 @@ def transformer() -> Any:
         num_layers=2,
         rope_dim=(4, 4, 4),
         is_amplify_history=True,
-    ).eval()
+    )
+    with torch.no_grad():
+        for block in network.blocks:
+            block.attn2.to_v.weight.mul_(10)
+            block.attn2.to_out[0].weight.mul_(3)
+    return network.eval()

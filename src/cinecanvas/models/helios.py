@@ -45,8 +45,9 @@ class Helios:
         with torch.inference_mode():
             told = read(self._parts, text)
             self._parts.drop("text_encoder")
-            latent = self._latent(canvas)
-            track, shown = latent.tracks["video"], self._beginning(canvas)
+            shown = self._beginning(canvas)
+            latent = self._latent(_without_a_picture(canvas) if "before" in shown else canvas)
+            track = latent.tracks["video"]
             if "before" in shown:
                 track.keep[:, :, 0] = 0
             laid = track.keep >= 1
@@ -158,6 +159,14 @@ class Helios:
         from cinecanvas.models.wanparts import encoded
 
         return encoded(self._parts.network("vae"), rgb)
+
+
+def _without_a_picture(canvas: Canvas) -> Canvas:
+    """The canvas without its first frame, if that is all that is laid: it comes as history, and its code is no cell."""
+    track = canvas.tracks["video"]
+    if bool((track.x[:, :, 1:] != 0).any()) or bool((track.keep[:, :, 1:] > 0).any()):
+        return canvas
+    return canvas.place("video", track.x[:, :, :1] * 0, keep=0.0)
 
 
 def noised(x: Tensor, *, start: int) -> Tensor:
