@@ -267,7 +267,7 @@ def _filmed(
                     yield event
                     continue
                 if not event.done and trip.previews_now():
-                    yield Preview(_glimpse(model, event), video)
+                    yield Preview(_glimpse(model, event, step.grid.chunk), video)
                 for shown in reel.add(event.z, start=step.start, stop=_sure(step, event)):
                     if watched is not None:
                         yield Watch(watched, video, shown)
@@ -290,9 +290,9 @@ def _reel(trip: _Trip, model: Model, film: Sequence[Pass], out: Film, untouched:
     return Reel(model, out, cut, cells=cells, timed=trip.timed, untouched=untouched)
 
 
-def _glimpse(model: Model, fill: Fill) -> np.ndarray[Any, Any]:
-    """A frame of what a window may become, decoded alone: its first cells are enough, and cost little."""
-    with closing(model.decode({name: x0[:, :, :2] for name, x0 in fill.x0.items()})) as frames:
+def _glimpse(model: Model, fill: Fill, chunk: int) -> np.ndarray[Any, Any]:
+    """A frame of what a window, or its last chunk, may become, decoded alone: its first cells are enough."""
+    with closing(model.decode({name: x0[:, :, -chunk:][:, :, :2] for name, x0 in fill.x0.items()})) as frames:
         return next(iter(frames)).rgb[-1]
 
 

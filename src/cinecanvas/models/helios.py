@@ -29,13 +29,14 @@ class Helios:
     def __init__(self, card: Card, parts: Parts) -> None:
         self.card, self._parts = card, parts
         self._ramp = ramp_of(parts.config("scheduler"))
+        self._span = 1 + (CHUNK - 1) * card.strides[0]  # frames of a chunk
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
         """Pixel canvas (B videos, RGB in [-1, 1]) and B prompts: latents, text states, and what begins the history.
 
         A first frame that is laid stands before all history; where its chunk is still to be made, the film before it
-        is that frame standing still, and its cell is the network's to make. A window in mid-film is told of the
-        beginning by a reference: that frame as pixels ("content"), or the first cell as it was made.
+        is that frame standing still. If it is all that is laid there, its cell is the network's to make. A window in
+        mid-film is told of the beginning by a reference: that frame as pixels ("content"), or the cell as it was made.
         """
         import torch
 
@@ -46,10 +47,8 @@ class Helios:
             told = read(self._parts, text)
             self._parts.drop("text_encoder")
             shown = self._beginning(canvas)
-            latent = self._latent(_without_a_picture(canvas) if "before" in shown else canvas)
+            latent = self._latent(self._without_a_picture(canvas) if "before" in shown else canvas)
             track = latent.tracks["video"]
-            if "before" in shown:
-                track.keep[:, :, 0] = 0
             laid = track.keep >= 1
             if bool(laid.any()):
                 shown |= {"laid": laid, "noised": noised(track.x, start=track.start)}
@@ -63,6 +62,8 @@ class Helios:
 
         x, s = z["video"], sigma["video"]
         past = (x.shape[2] - 1) // CHUNK * CHUNK
+        known = not bool((s[:, :, :past] > 0).any()) or self._parts.placement.rehearsed
+        assert known, "a history that is still to be made: plan() cuts a film into windows that grow by a chunk"
         level = noisiest(s[:, :, past:])
         with torch.inference_mode():
             here = lifted(x[:, :, past:], s[:, :, past:], level)
@@ -107,7 +108,7 @@ class Helios:
 
     def _beginning(self, canvas: Canvas) -> dict[str, Tensor]:
         """`prefix`: the cell before all history (B, C, 1, H', W'); `before`: the one before a film, if any was laid."""
-        track, span = canvas.tracks["video"], 1 + (CHUNK - 1) * self.card.strides[0]
+        track = canvas.tracks["video"]
         if track.start:
             references = {reference.role: reference.x.to(self._parts.device) for reference in canvas.references}
             if "reference" in references:
@@ -118,10 +119,18 @@ class Helios:
         if frame is None:
             return {}
         found = {"prefix": noised(self._encode(frame.to(self._parts.device)), start=-2)}
-        if not track.start and not bool((track.keep[:, :, :span] >= 1).all()):
-            still = self._encode(frame.to(self._parts.device).expand(-1, -1, span, -1, -1))
+        if not track.start and not bool((track.keep[:, :, : self._span] >= 1).all()):
+            still = self._encode(frame.to(self._parts.device).expand(-1, -1, self._span, -1, -1))
             found["before"] = noised(still[:, :, -1:], start=-1)
         return found
+
+    def _without_a_picture(self, canvas: Canvas) -> Canvas:
+        """The canvas without its first frame, if no other is laid in its chunk: it is shown as history alone."""
+        track = canvas.tracks["video"]
+        others = slice(1, self._span)
+        if bool((track.x[:, :, others] != 0).any()) or bool((track.keep[:, :, others] > 0).any()):
+            return canvas
+        return canvas.place("video", track.x[:, :, :1] * 0, keep=0.0)
 
     def _velocity(self, x: Tensor, level: Tensor, past: Tensor, cond: Prepared) -> Tensor:
         """What the network answers (B, C, t, H', W'), float32, of cells x after the past, at a level of each video."""
@@ -159,14 +168,6 @@ class Helios:
         from cinecanvas.models.wanparts import encoded
 
         return encoded(self._parts.network("vae"), rgb)
-
-
-def _without_a_picture(canvas: Canvas) -> Canvas:
-    """The canvas without its first frame, if that is all that is laid: it comes as history, and its code is no cell."""
-    track = canvas.tracks["video"]
-    if bool((track.x[:, :, 1:] != 0).any()) or bool((track.keep[:, :, 1:] > 0).any()):
-        return canvas
-    return canvas.place("video", track.x[:, :, :1] * 0, keep=0.0)
 
 
 def noised(x: Tensor, *, start: int) -> Tensor:
