@@ -31,7 +31,7 @@ def pipeline(**scheduler: Any) -> Any:
 
 
 def transformer() -> Any:
-    """Its history is amplified and its words weigh 30 times, so that both are seen in what it makes."""
+    """What other cells and words say weighs many times, so that both are seen in what it makes."""
     from diffusers import HeliosTransformer3DModel
 
     network = HeliosTransformer3DModel(
@@ -42,10 +42,10 @@ def transformer() -> Any:
         ffn_dim=32,
         num_layers=2,
         rope_dim=(4, 4, 4),
-        is_amplify_history=True,
     )
     with torch.no_grad():
         for block in network.blocks:
+            block.attn1.to_v.weight.mul_(10)
             block.attn2.to_v.weight.mul_(10)
             block.attn2.to_out[0].weight.mul_(3)
     return network.eval()
