@@ -38,7 +38,9 @@ def opened(folder: Path, placement: Placement = FLOAT32) -> Model:
 
 def grid_of(card: Card, *, frames: int, width: int, height: int) -> Grid:
     """Pixels of that size in the cells of a family."""
-    return Grid(frames=frames, width=width, height=height, fps=8, strides=card.strides, causal=card.causal)
+    return Grid(
+        frames=frames, width=width, height=height, fps=8, strides=card.strides, causal=card.causal, chunk=card.chunk
+    )
 
 
 def pictures(*shape: int) -> torch.Tensor:

@@ -22,6 +22,18 @@ def test_a_causal_first_cell_holds_the_first_frame_alone() -> None:
     assert grid.times() == (0, 1 / 8, 5 / 8)
 
 
+def test_a_code_that_begins_anew_has_a_frame_alone_in_every_chunk() -> None:
+    grid = Grid(frames=14, height=8, width=8, fps=8, strides=(4, 8, 8), chunk=3)
+    assert (grid.span, grid.cells) == (9, (5, 1, 1))
+    assert [len(grid.frames_of(cell)) for cell in range(5)] == [1, 4, 4, 1, 4]
+    assert [grid.cell_of(frame) for cell in range(5) for frame in grid.frames_of(cell)] == [
+        cell for cell in range(5) for _ in grid.frames_of(cell)
+    ]
+    assert Grid.snap(10 / 8, width=8, height=8, fps=8, strides=(4, 8, 8), chunk=3).frames == 18
+    with pytest.raises(BadRequest, match="after whole chunks of 9"):
+        grid.model_validate(grid.model_dump() | {"frames": 17})
+
+
 @pytest.mark.parametrize("seconds", [0.01, 1, 2, 2.125, 3.3, 59.999])
 def test_snapping_never_shortens_and_adds_less_than_one_cell(seconds: float) -> None:
     grid = Grid.snap(seconds, width=50, height=30, fps=8, strides=(4, 16, 16))

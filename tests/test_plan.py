@@ -225,6 +225,14 @@ def test_windows_cover_a_film_and_know_what_came_before(cells: int, backward: bo
     assert made[0][1] == cells if backward else made[0][0] == 0
 
 
+def test_windows_of_a_model_of_chunks_grow_until_they_hold_its_history() -> None:
+    card = CARD.model_copy(update={"chunk": 3, "window": 9, "overlap": 6, "max_seconds": 60.0})
+    made = plan(text_to_video("a red ball", seconds=5 * 9 / 8, seed=1), card)
+    assert [(one.start, one.stop) for one in made.passes] == [(0, 3), (0, 6), (0, 9), (3, 12), (6, 15)]
+    assert {one.cells for one in made.passes} == {3 * 16} and made.frames == 45
+    assert not any(one.anchor for one in made.passes)
+
+
 def test_a_longer_film_begins_with_the_passes_of_a_shorter_one() -> None:
     card = CARD.model_copy(update={"window": 9, "overlap": 3, "max_seconds": 600.0})
     short, long = (plan(text_to_video("a red ball", seed=1, seconds=s), card).passes for s in (7.125, 60.0))

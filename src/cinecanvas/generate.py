@@ -29,7 +29,7 @@ from cinecanvas.world.captions import Reading
 if TYPE_CHECKING:  # a plan, a refusal and a list of events need no torch
     import numpy as np
 
-    from cinecanvas.canvas import Canvas, Tensors
+    from cinecanvas.canvas import Canvas, Reference, Tensors
     from cinecanvas.reel import Reel
     from cinecanvas.sampler import Fill
 
@@ -257,7 +257,7 @@ def _filmed(
         )
         reel = _reel(trip, model, film, out, untouched)
         for step in film:
-            past = _past(reel.latents, step, last)
+            past = _past(reel.latents, step, last, _beginning(reel.latents, step, film[0], store))
             if untouched:
                 with trip.timed("prepare"):
                     under = model.prepare(_composed(step, store), [step.prompt]).canvas
@@ -267,7 +267,7 @@ def _filmed(
                     yield event
                     continue
                 if not event.done and trip.previews_now():
-                    yield Preview(_glimpse(model, event), video)
+                    yield Preview(_glimpse(model, event, step.grid.chunk), video)
                 for shown in reel.add(event.z, start=step.start, stop=_sure(step, event)):
                     if watched is not None:
                         yield Watch(watched, video, shown)
@@ -290,9 +290,9 @@ def _reel(trip: _Trip, model: Model, film: Sequence[Pass], out: Film, untouched:
     return Reel(model, out, cut, cells=cells, timed=trip.timed, untouched=untouched)
 
 
-def _glimpse(model: Model, fill: Fill) -> np.ndarray[Any, Any]:
-    """A frame of what a window may become, decoded alone: its first cells are enough, and cost little."""
-    with closing(model.decode({name: x0[:, :, :2] for name, x0 in fill.x0.items()})) as frames:
+def _glimpse(model: Model, fill: Fill, chunk: int) -> np.ndarray[Any, Any]:
+    """A frame of what a window, or its last chunk, may become, decoded alone: its first cells are enough."""
+    with closing(model.decode({name: x0[:, :, -chunk:][:, :, :2] for name, x0 in fill.x0.items()})) as frames:
         return next(iter(frames)).rgb[-1]
 
 
@@ -312,18 +312,33 @@ def _sure(step: Pass, fill: Fill) -> int:
 
 class _Past(NamedTuple):
     """What a window knows of its film: the cells that it shares with the one before, from its own cell `at` on, and
-    those in whose range it stays; latents by track."""
+    those in whose range it stays, latents by track; and how the film begins, if it does before this window."""
 
     at: int
     known: Tensors
     anchor: Tensors
+    beginning: tuple[Reference, ...]
 
 
-def _past(whole: Tensors, step: Pass, last: Pass) -> _Past:
+def _past(whole: Tensors, step: Pass, last: Pass, beginning: tuple[Reference, ...]) -> _Past:
     """Of the latents of a film as far as it is made."""
     start, stop = max(step.start, last.start), min(step.stop, last.stop)
     anchor = {name: z[:, :, slice(*step.anchor)] for name, z in whole.items()} if step.anchor else {}
-    return _Past(start - step.start, {name: z[:, :, start:stop] for name, z in whole.items()}, anchor)
+    return _Past(start - step.start, {name: z[:, :, start:stop] for name, z in whole.items()}, anchor, beginning)
+
+
+def _beginning(whole: Tensors, step: Pass, first: Pass, store: Store | None) -> tuple[Reference, ...]:
+    """For a window in mid-film of a model that works in chunks: the first frame as pixels if it was laid whole
+    ("content"), else the first cell as it was made."""
+    from cinecanvas.canvas import Reference
+    from cinecanvas.compose import compose
+
+    if not (step.grid.chunk and step.start):
+        return ()
+    frame = compose(first.clips, first.grid, _finder(store), window=range(1)).tracks["video"]
+    if bool((frame.keep >= 1).all()):
+        return (Reference(frame.x, 0.0, "content"),)
+    return (Reference(whole["video"][:, :, :1], 0.0),)
 
 
 def _filled(
@@ -350,7 +365,8 @@ def _filled(
     with trip.timed("prepare"):
         asked = leaning(model, step)
         asked = anchored(asked, past.anchor)
-        prepared = asked.prepare(_composed(step, store), [step.prompt])
+        canvas = replace(_composed(step, store), references=past.beginning)
+        prepared = asked.prepare(canvas, [step.prompt])
         for name, z in past.known.items():
             prepared = replace(prepared, canvas=prepared.canvas.place(name, z, at=(past.at, 0, 0)))
     yield trip.enters("denoise", video)
@@ -455,7 +471,7 @@ def _loaded(models: Callable[[str], Model] | None, chosen: Card, made: Plan, her
         return load(chosen.name, where=here), []
     from cinecanvas.fitting import fit
 
-    largest = max(made.passes, key=lambda step: step.cells)
+    largest = max(made.passes, key=lambda step: (step.cells, len(step.frames)))
     asked = functools.partial(load, chosen.name, loras=made.request.loras, where=here)
     placement, peaks = fit(largest, asked, device=here.device, precision=here.precision)
     told = f"on {placement.device} in {placement.precision}, {peaks.most / 1e9:.3g} GB at most"

@@ -128,6 +128,7 @@ class Card(BaseModel):
     sizes: tuple[tuple[int, int], ...] = ()  # (width, height) px that it was trained on; the first is its own
     sides: int = 0  # px: sides asked for may be any multiple of it; 0: only the trained sizes are made
     groups: int = 1  # cells-in-time after the first come in groups of so many
+    chunk: int = 0  # cells-in-time that are made at once, after which the code begins anew; 0: it begins once
     display: int = Field(default=1, ge=1)  # times that a picture is enlarged when no size in pixels was asked
     fps: float = 8.0
     seconds: float = 2.0  # its natural length

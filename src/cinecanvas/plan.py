@@ -90,9 +90,10 @@ class Pass(BaseModel):
 
     @property
     def cells(self) -> int:
-        """How many cells it fills or knows."""
+        """How many cells it fills or knows; of a grid in chunks those of the last: what was before comes as history."""
         _, height, width = self.grid.cells
-        return (self.stop - self.start) * height * width
+        moments = self.stop - self.start
+        return min(moments, self.grid.chunk or moments) * height * width
 
     @property
     def schedule(self) -> Schedule:
@@ -307,7 +308,13 @@ def _grid(request: Request, card: Card) -> Grid:
     whole = seconds + 1 / card.fps if request.loop and request.seconds is not None else seconds  # see _film
     t, y, x = card.strides
     coarse = Grid.snap(
-        whole, width=width, height=height, fps=card.fps, strides=(t * card.groups, y, x), causal=card.causal
+        whole,
+        width=width,
+        height=height,
+        fps=card.fps,
+        strides=(t * card.groups, y, x),
+        causal=card.causal,
+        chunk=card.chunk,
     )
     grid = coarse.model_copy(update={"strides": card.strides})
     moments, down, across = grid.cells
@@ -367,11 +374,16 @@ def _frame(request: Request, card: Card, grid: Grid) -> tuple[tuple[int, int], t
     return even, (even[0] * card.display, even[1] * card.display)
 
 
-def windows(cells: int, *, window: int, overlap: int, backward: bool = False) -> list[tuple[int, int]]:
+def windows(
+    cells: int, *, window: int, overlap: int, backward: bool = False, growing: bool = False
+) -> list[tuple[int, int]]:
     """(start, stop) in cells-in-time, in the order of filling: each knows `overlap` cells of the one before, or more.
 
-    backward: from the end to the beginning, for films whose end is what is known.
+    backward: from the end to the beginning, for films whose end is what is known. growing: each goes on by as much as
+    a whole window does, and knows all that was before until it is `overlap`.
     """
+    if growing and window:
+        return [(max(0, stop - window), stop) for stop in range(window - overlap, cells + 1, window - overlap)]
     if not window or cells <= window:
         return [(0, cells)]
     assert 0 < overlap < window, f"an overlap of {overlap} in windows of {window}"
@@ -386,10 +398,11 @@ def _film(
 ) -> tuple[Pass, ...]:
     """The passes of one video, each going on from the one before."""
     known = {frame for placed in clips if placed.clip.keep == 1 for frame in placed.covers}
-    backward = bool(known) and 0 not in known and max(known) >= grid.frames - grid.strides[0]
+    chunked = grid.chunk > 0  # made forward, chunk by chunk
+    backward = not chunked and bool(known) and 0 not in known and max(known) >= grid.frames - grid.strides[0]
     film: list[Pass] = []
     anchor: tuple[int, int] | None = None
-    cuts = windows(grid.cells[0], window=card.window, overlap=card.overlap, backward=backward)
+    cuts = windows(grid.cells[0], window=card.window, overlap=card.overlap, backward=backward, growing=chunked)
     if request.loop:  # a ring has no first frame: its cells are those after it, and all clips are a frame later
         cuts = [(1, grid.cells[0])]
         clips = tuple(one.model_copy(update={"first": one.first + 1}) for one in clips)
@@ -427,7 +440,7 @@ def _film(
                 clips=laid,
                 closed=request.loop,
                 follows=film[-1].key if film else "",
-                anchor=None if free else anchor,
+                anchor=None if free or chunked else anchor,  # in chunks a film is shown its beginning itself
             )
         )
     return tuple(film)

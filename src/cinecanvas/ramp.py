@@ -27,7 +27,7 @@ class Line(BaseModel):
 
     closed: the last step begins at `least`, else the one that would follow. growing: the shift is e^mu, with mu on the
     line through (cells, mu) and (cells, mu). terminal: the last step begins at this level, the others are stretched.
-    whole: the network is told whole numbers.
+    whole: the network is told whole numbers. first: u begins there. plain: a shift that grows is mu itself.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,15 +40,18 @@ class Line(BaseModel):
     growing: tuple[tuple[int, float], tuple[int, float]] | None = None
     terminal: float = 0.0
     whole: bool = False
+    first: float = 1.0
+    plain: bool = False
 
     def levels(self, steps: int, *, shift: float, cells: int) -> Levels:
         """steps + 1 levels, from the first to 0."""
         if self.growing is not None:
             (few, low), (many, high) = self.growing
-            shift = math.exp(low + (cells - few) * (high - low) / (many - few))
+            mu = low + (cells - few) * (high - low) / (many - few)
+            shift = mu if self.plain else math.exp(mu)
         least = shifted(self.least, shift) if self.twice else self.least
         parts = max(1, steps - 1) if self.closed else steps
-        bent = [shifted(1 - i * (1 - least) / parts, shift) for i in range(steps)]
+        bent = [shifted(self.first - i * (self.first - least) / parts, shift) for i in range(steps)]
         if self.terminal:
             scale = (1 - self.terminal) / (1 - bent[-1])
             bent = [1 - (1 - level) * scale for level in bent]

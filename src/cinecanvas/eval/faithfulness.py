@@ -217,7 +217,8 @@ def _level(card: Card) -> Level:
 def _grid(card: Card) -> Grid:
     width, height = card.sizes[0] if card.sizes else (64, 64)
     seconds = max(card.seconds, FRAMES / FPS)  # a judge needs the whole clip to tell a bounce from a fall
-    return Grid.snap(seconds, width=width, height=height, fps=card.fps, strides=card.strides, causal=card.causal)
+    strides, causal, chunk = card.strides, card.causal, card.chunk
+    return Grid.snap(seconds, width=width, height=height, fps=card.fps, strides=strides, causal=causal, chunk=chunk)
 
 
 def _recipe(card: Card, quality: Quality) -> Recipe:

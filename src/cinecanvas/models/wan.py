@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:  # Cards are read on machines without torch
     from cinecanvas.models.checkpoint import Parts
     from cinecanvas.models.latents import Prepared
 
-TOKENS = 512  # of a prompt; shorter ones are followed by zeros, to which the network attends
 RAMP = Line(most=1 - 1e-6, least=0.001, whole=True)  # UniPC's, with which they are published
 
 
@@ -41,10 +38,10 @@ class Wan:
         import torch
 
         from cinecanvas.models.latents import Prepared, latent_canvas
-        from cinecanvas.models.prompts import remembered
+        from cinecanvas.models.wanparts import read
 
         with torch.inference_mode():
-            told = remembered(self._parts, text, self._read, by=("tokenizer", "text_encoder"))
+            told = read(self._parts, text)
             shown = {"pictures": self._seen(canvas)} if self._sees else {}
             self._parts.drop("text_encoder", "image_encoder")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
@@ -70,21 +67,9 @@ class Wan:
 
     def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
         """RGB uint8 (t, H, W, 3), a cell-in-time after the other; the memory is what its convolutions hold."""
-        import torch
+        from cinecanvas.models.wanparts import decoded
 
-        from cinecanvas.models.latents import frames_of
-
-        vae = self._parts.network("vae")
-        mean, std = self._scales(vae)
-        cache = [None] * vae._cached_conv_counts["decoder"] if memory is None else list(memory)
-        for cell in range(z["video"].shape[2]):
-            with torch.inference_mode():
-                x = z["video"][:1, :, cell : cell + 1].to(mean.device) * std + mean
-                first = {"first_chunk": True} if memory is None and cell == 0 else {}
-                rgb = vae.decoder(vae.post_quant_conv(x.to(vae.dtype)), feat_cache=cache, feat_idx=[0], **first)
-                frames = frames_of(_unpatchified(rgb, vae.config.patch_size)[0].clamp(-1, 1))
-            yield frames
-        return cache
+        return decoded(self._parts.network("vae"), z["video"][:1], memory)
 
     def _velocity(self, x: Tensor, level: Tensor, cond: Prepared, *, turn: int) -> Tensor:
         """What the network answers (B, C, T', H', W'), float32, at levels that broadcast over x."""
@@ -126,22 +111,6 @@ class Wan:
         self._parts.drop(other)
         return self._parts.network(wanted)
 
-    def _read(self, text: Sequence[str]) -> dict[str, Tensor]:
-        """Text states (B, 512, width); what is beyond a prompt's end is zero."""
-        import torch
-
-        words = self._parts.reader("tokenizer")(
-            [cleaned(prompt) for prompt in text],
-            padding="max_length",
-            max_length=TOKENS,
-            truncation=True,
-            return_tensors="pt",
-        )
-        encoder = self._parts.network("text_encoder")
-        ids, mask = (words[name].to(self._parts.device) for name in ("input_ids", "attention_mask"))
-        states = encoder(ids, mask).last_hidden_state
-        return {"encoder_hidden_states": torch.where(mask[..., None] > 0, states, 0)}
-
     def _seen(self, canvas: Canvas) -> Tensor:
         """What the picture encoder says of the first frame, and of the last where both are asked (B, n, 257, C)."""
         import torch
@@ -156,18 +125,9 @@ class Wan:
         return states.unflatten(0, (-1, len(frames)))
 
     def _encode(self, rgb: Tensor) -> Tensor:
-        vae = self._parts.network("vae")
-        mean, std = self._scales(vae)
-        return (vae.encode(rgb.to(vae.dtype)).latent_dist.mode().float() - mean) / std
+        from cinecanvas.models.wanparts import encoded
 
-    def _scales(self, vae: Any) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the code (1, C, 1, 1, 1), float32."""
-        import torch
-
-        mean, std = (
-            torch.tensor(row).view(1, -1, 1, 1, 1) for row in (vae.config.latents_mean, vae.config.latents_std)
-        )
-        return mean.to(vae.device), std.to(vae.device)
+        return encoded(self._parts.network("vae"), rgb)
 
     def _channels(self, canvas: Canvas, latent: Canvas) -> Tensor:
         """What the network sees beside the noise: which frames are known, 4 a cell, and the code of them on grey."""
@@ -196,22 +156,6 @@ class Wan:
         if self._both:
             keep[:, :, -1] = 0
         return replace(latent, tracks={"video": replace(track, keep=keep)})
-
-
-def cleaned(prompt: str) -> str:
-    """A prompt as the authors clean it: mended where it was decoded wrongly, no entities, single spaces."""
-    import ftfy
-
-    return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()).strip()
-
-
-def _unpatchified(rgb: Tensor, patch: int | None) -> Tensor:
-    """(B, 3 p p, T, H, W) to (B, 3, T, p H, p W); the second factor of the channels runs down, the first across."""
-    if patch is None:
-        return rgb
-    b, c, t, h, w = rgb.shape
-    split = rgb.view(b, c // patch**2, patch, patch, t, h, w).permute(0, 1, 4, 5, 3, 6, 2)
-    return split.reshape(b, c // patch**2, t, h * patch, w * patch)
 
 
 def register() -> Family:
