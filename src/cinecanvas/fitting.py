@@ -69,6 +69,7 @@ def leaning(model: Model, step: Pass) -> Model:
         rescale=step.rescale,
         rising=step.rising,
         below=step.below,
+        sound=step.sound,
     )
 
 

@@ -22,6 +22,7 @@ def guided(
     rescale: float = 0.0,
     rising: float | None = None,
     below: tuple[float, float] | None = None,
+    sound: float | None = None,
 ) -> Model:
     """x0 = x0(negative) + scale (x0(prompt) - x0(negative)) (Ho & Salimans 2022); scale 1 is the model itself.
 
@@ -30,14 +31,16 @@ def guided(
     standard deviation of x0 is brought back to that without guidance (Lin et al. 2023, eq. 15 and 16).
 
     rising: the scale at the first moment, from which it rises evenly to `scale` at the last (Blattmann et al. 2023).
-    below: (level, scale): another scale under a level, for families of two experts.
+    below: (level, scale): another scale under a level, for families of two experts. sound: that of the track of sound.
 
     A network that was distilled to lean by itself is told the scale, and asked once (Meng et al. 2023).
     """
     if model.card.embedded:
         return _Told(model, scale)
     lean = _Lean(scale, interval, rescale, rising, below)
-    return model if scale == 1 and below is None else _Guided(model, lean, negative)
+    heard = lean if sound is None else _Lean(sound, interval, rescale, None, None)
+    plain = scale == 1 and below is None and sound in (None, 1)
+    return model if plain else _Guided(model, lean, heard, negative)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class _Guided(Around):
     """A Model whose x0 leans from the negative prompt towards the prompt."""
 
     lean: _Lean
+    heard: _Lean  # of the track of sound
     negative: str
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> _Both:
@@ -104,7 +108,8 @@ class _Guided(Around):
         if not any(bool(((low <= s) & (s <= high)).any()) for s in sigma.values()):
             return self._asked(0, z, sigma, cond, to)
         prompted, negative = self._both(z, sigma, cond, to)
-        return {name: self.lean.between(prompted[name], negative[name], sigma[name]) for name in z}
+        leans = {name: self.heard if name == "sound" else self.lean for name in z}
+        return {name: lean.between(prompted[name], negative[name], sigma[name]) for name, lean in leans.items()}
 
     def _both(self, z: Tensors, sigma: Tensors, cond: _Both, to: Tensors | None) -> tuple[Tensors, Tensors]:
         """The answers to the prompts and to the negative one: in one call, or in turn."""

@@ -63,6 +63,7 @@ class Pass(BaseModel):
     rescale: float = 0.0
     rising: float | None = None
     below: tuple[float, float] | None = None
+    sound: float | None = None  # the scale of guidance for a track of sound, if that is another
     seed: int
     prompt: str
     negative: str = ""
@@ -287,6 +288,8 @@ def _recipe(request: Request, card: Card) -> Recipe:
     instead = {name: value for name, value in asked.items() if value is not None}
     if request.guidance is not None:
         instead["below"] = None  # one scale for both experts, as their pipelines have it
+    if request.guidance == 1:
+        instead["sound"] = None
     if request.guided is not None:
         instead["guided_from"], instead["guided_to"] = request.guided
     return recipe.model_copy(update=instead)
@@ -421,6 +424,7 @@ def _film(
                 rescale=recipe.rescale,
                 rising=recipe.rising,
                 below=recipe.below,
+                sound=recipe.sound,
                 seed=seed,
                 prompt=words,
                 negative=request.negative,

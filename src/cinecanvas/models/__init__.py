@@ -22,7 +22,7 @@ from cinecanvas.world.captions import Reading, read
 _NOUNS = ("shape", "colour", "floor")  # the slots that say what can be shown
 GROUP = "cinecanvas.models"
 _NAMES = (
-    "diorama", "toy", "wan", "cogvideox", "ltx", "hunyuan", "hunyuan15", "svd", "sd3", "sdxl", "cascade"
+    "diorama", "toy", "wan", "cogvideox", "ltx", "ltx2", "hunyuan", "hunyuan15", "svd", "sd3", "sdxl", "cascade"
 )  # fmt: skip
 OURS = {name: f"cinecanvas.models.{name}:register" for name in _NAMES}
 

@@ -1,0 +1,154 @@
+"""LTX-2's checkpoints give in our fill the frames and the sound that they give in their own pipelines."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from parity import NEGATIVE, PROMPT, filled, grid_of, opened, picture, pictures, psnr, sounding, starting
+from tiny import ltx2
+
+from cinecanvas.canvas import Canvas
+from cinecanvas.grid import Grid
+from cinecanvas.guidance import guided
+from cinecanvas.model import Model
+
+STEPS = 4
+SIZE = {"width": 96, "height": 64, "num_frames": 17}
+GUIDED = {"guidance_scale": 3.0, "audio_guidance_scale": 7.0, "guidance_rescale": 0.7, "audio_guidance_rescale": 0.7}
+SEEN = 80  # dB; other words, which move a tiny network little, leave up to 67
+HEARD = 1e-4  # the most by which samples in [-1, 1] may differ
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("ltx2")
+    return {kind: ltx2.save(place / kind, kind) for kind in ltx2.KINDS}
+
+
+@pytest.fixture(scope="module")
+def models(folders: dict[str, Path]) -> dict[str, Model]:
+    return {kind: opened(folder) for kind, folder in folders.items()}
+
+
+def theirs(
+    folder: Path, name: str, film: torch.Tensor, sound: torch.Tensor, **asked: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames in 0..1, and samples (s, 2), of the pipeline of that name from this noise."""
+    import diffusers
+
+    pipe = getattr(diffusers, name).from_pretrained(folder, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    # latents that are given are brought to unit variance, even if they are noise
+    mean, std = (x.view(1, -1, 1, 1, 1) for x in (pipe.vae.latents_mean, pipe.vae.latents_std))
+    low, wide = (x.view(1, -1, 1, sound.shape[3]) for x in (pipe.audio_vae.latents_mean, pipe.audio_vae.latents_std))
+    frames, samples = pipe(
+        prompt=PROMPT,
+        negative_prompt=NEGATIVE,
+        num_inference_steps=STEPS,
+        frame_rate=8,
+        latents=film * std + mean,
+        audio_latents=sound[..., 0] * wide + low,
+        use_cross_timestep=pipe.transformer.config.cross_attn_mod,
+        output_type="np",
+        return_dict=False,
+        **{"stg_scale": 0.0, "audio_stg_scale": 0.0, "modality_scale": 1.0, "audio_modality_scale": 1.0, **asked},
+    )
+    return frames[0], samples[0].T.numpy()
+
+
+def made(
+    model: Model, canvas: Canvas, grid: Grid, *, guidance: float = 3.0, sound: float = 7.0, rescale: float = 0.7
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (T, H, W, 3) uint8 and samples (s, 2) of our fill."""
+    asked = guided(model, guidance, sound=sound, negative=NEGATIVE, interval=(0.0, 1.0), rescale=rescale)
+    return shown(model, filled(asked, canvas, levels(model, grid)))
+
+
+def shown(model: Model, *parts: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and samples of latents, decoded part after part."""
+    frames, memory = [], None
+    for part in parts:
+        way = model.decode(dict(part), memory=memory)
+        while True:
+            try:
+                frames.append(next(way))
+            except StopIteration as end:
+                memory = end.value
+                break
+    return np.concatenate([f.rgb for f in frames]), np.concatenate([f.sound for f in frames if f.sound is not None])
+
+
+def levels(model: Model, grid: Grid) -> tuple[float, ...]:
+    moments, down, across = grid.cells
+    return model.card.recipes["standard"].ramp.levels(STEPS, shift=1.0, cells=moments * down * across)
+
+
+@pytest.mark.parametrize("kind", ltx2.KINDS)
+def test_words_become_the_same_frames_and_the_same_sound(
+    folders: dict[str, Path], models: dict[str, Model], kind: str
+) -> None:
+    model = models[kind]
+    grid = grid_of(model.card, frames=17, width=96, height=64)
+    frames, samples = theirs(
+        folders[kind], "LTX2Pipeline", starting(model, grid), sounding(model, grid), **SIZE, **GUIDED
+    )
+    rgb, sound = made(model, Canvas.blank(grid), grid)
+    assert psnr(rgb, frames) > SEEN
+    assert sound.shape == samples.shape and abs(sound - samples).max() < HEARD < sound.std() / 100
+
+
+@pytest.mark.parametrize("kind", ltx2.KINDS)
+def test_a_picture_becomes_the_same_frames_and_the_same_sound(
+    folders: dict[str, Path], models: dict[str, Model], kind: str
+) -> None:
+    """Without rescaling: theirs takes the contrast of the picture's own cells for noise as it is at that step."""
+    model = models[kind]
+    grid = grid_of(model.card, frames=17, width=96, height=64)
+    first = pictures(64, 96)
+    canvas = Canvas.blank(grid).place("video", first[None, :, None])
+    film = starting(model, grid)
+    film[:, :, :1] = model.prepare(canvas, [PROMPT]).canvas.tracks["video"].x[:, :, :1]
+    scales = {**GUIDED, "guidance_rescale": 0.0, "audio_guidance_rescale": 0.0}
+    asked = {**SIZE, **scales, "image": picture(first), "image_crf": 0}
+    frames, samples = theirs(folders[kind], "LTX2ImageToVideoPipeline", film, sounding(model, grid), **asked)
+    rgb, sound = made(model, canvas, grid, rescale=0.0)
+    assert psnr(rgb, frames) > SEEN
+    assert abs(sound - samples).max() < HEARD < sound.std() / 100
+
+
+@pytest.mark.parametrize("kind", ltx2.KINDS)
+def test_another_scale_or_other_words_leave_other_frames_and_samples(models: dict[str, Model], kind: str) -> None:
+    """So sameness is not by chance."""
+    model = models[kind]
+    grid = grid_of(model.card, frames=17, width=96, height=64)
+    canvas = Canvas.blank(grid)
+    rgb, sound = made(model, canvas, grid)
+    for asked in ({"guidance": 2.0}, {"sound": 6.0}):
+        other, heard = made(model, canvas, grid, **asked)
+        assert psnr(rgb, other) < SEEN and abs(heard - sound).max() > 10 * HEARD
+    rgb, sound = shown(model, filled(model, canvas, levels(model, grid)))
+    other, heard = shown(model, filled(model, canvas, levels(model, grid), prompt="blue"))
+    assert psnr(rgb, other) < SEEN and abs(heard - sound).max() > 10 * HEARD
+
+
+@pytest.mark.parametrize("kind", ltx2.KINDS)
+def test_sound_decoded_in_parts_is_as_it_is_whole(models: dict[str, Model], kind: str) -> None:
+    model = models[kind]
+    assert model.card.sound is not None
+    after = model.card.sound.after
+    torch.manual_seed(3)
+    film, sound = torch.randn(1, 8, 10, 2, 2), torch.randn(1, 8, 230, 2, 1)
+    _, whole = shown(model, {"video": film, "sound": sound})
+    cuts = ((0, 0), (4, 80), (7, 160), (10, 230))
+    parts = [
+        {"video": film[:, :, a:c], "sound": sound[:, :, b:d], "sound_after": sound[:, :, d : d + after]}
+        for (a, b), (c, d) in itertools.pairwise(cuts)
+    ]
+    _, joined = shown(model, *parts)
+    assert joined.shape == whole.shape and abs(joined - whole).max() < HEARD
