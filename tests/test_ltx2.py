@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,20 @@ from parity import NEGATIVE, PROMPT, filled, grid_of, opened, picture, pictures,
 from tiny import ltx2
 
 from cinecanvas.canvas import Canvas
+from cinecanvas.errors import Unsupported
+from cinecanvas.generate import Done, generate
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
+from cinecanvas.media.assets import Store
+from cinecanvas.media.audio import Voice
+from cinecanvas.media.audio import read as heard_in
 from cinecanvas.model import Model
+from cinecanvas.models import shelf
+from cinecanvas.request import loop, text_to_video
+from cinecanvas.sampler import Fill, fill
+from cinecanvas.schedule import Schedule
+from cinecanvas.settings import Settings, settings
+from cinecanvas.solvers import euler
 
 STEPS = 4
 SIZE = {"width": 96, "height": 64, "num_frames": 17}
@@ -152,3 +164,76 @@ def test_sound_decoded_in_parts_is_as_it_is_whole(models: dict[str, Model], kind
     ]
     _, joined = shown(model, *parts)
     assert joined.shape == whole.shape and abs(joined - whole).max() < HEARD
+
+
+@pytest.fixture(scope="module")
+def where(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A machine on which both were added."""
+    home = tmp_path_factory.mktemp("home")
+    here = settings({"CINECANVAS_HOME": str(home), "CINECANVAS_PRECISION": "float32"})
+    for kind, folder in folders.items():
+        shelf.add(f"ltx2-{kind}", folder, here)
+    return here
+
+
+@pytest.mark.parametrize("kind", ltx2.KINDS)
+def test_a_film_of_two_windows_sounds_as_its_latents_do_whole(
+    models: dict[str, Model], kind: str, where: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[np.ndarray] = []
+    add = Voice.add
+
+    def overheard(self: Voice, samples: np.ndarray, *, last: bool = False) -> None:
+        given.append(samples)
+        add(self, samples, last=last)
+
+    monkeypatch.setattr(Voice, "add", overheard)
+    store = Store.at(tmp_path / "store")
+    request = text_to_video("a fox", model=f"ltx2-{kind}", seconds=12.0, width=64, height=64, steps=2, sound=True)
+    *_, done = generate(request, out=tmp_path / "a.mp4", store=store, where=where)
+    assert isinstance(done, Done) and done.videos[0].sound == "aac" and len(done.plan.passes) == 2
+    windows = [Fill.unpack(store.get_named(step.key) or b"").z for step in done.plan.passes]
+    shared = windows[0]["sound"].shape[2] + windows[1]["sound"].shape[2] - round(12.0 * 25 + 1)
+    before, after = (z["sound"] for z in windows)
+    assert shared > 0 and torch.equal(before[:, :, -shared:], after[:, :, :shared])
+    sound = torch.cat([before, after[:, :, shared:]], 2)
+    _, whole = shown(models[kind], {"video": windows[0]["video"][:, :, :1], "sound": sound})
+    joined = np.concatenate(given)
+    assert joined.shape == whole.shape and abs(joined - whole).max() < HEARD
+    assert models[kind].card.sound is not None
+    rate = models[kind].card.sound.rate
+    written = np.concatenate([*heard_in(tmp_path / "a.mp4")])[:: 48_000 // rate]
+    size = min(len(written), len(whole))
+    one, other = (x[:size, 1] - x[:size, 1].mean() for x in (written, whole))
+    # AAC leaves out what is high; a millisecond aside nothing of this noise would agree
+    assert (one * other).sum() > 0.7 * np.sqrt((one**2).sum() * (other**2).sum())
+
+
+def test_without_being_asked_the_film_is_silent_and_its_passes_are_the_same(where: Settings, tmp_path: Path) -> None:
+    request = text_to_video("a fox", model="ltx2-2.0", seconds=1.0, width=64, height=64, steps=2, seed=1)
+    *_, quiet = generate(request, out=tmp_path / "a.mp4", where=where)
+    *_, loud = generate(request.model_copy(update={"sound": True}), out=tmp_path / "b.mp4", where=where)
+    assert isinstance(quiet, Done) and isinstance(loud, Done) and not quiet.videos[0].sound and loud.videos[0].sound
+    assert quiet.plan.passes[0].key == loud.plan.passes[0].key
+    with pytest.raises(Unsupported, match="sound of a loop"):
+        next(generate(loop("a fox", model="ltx2-2.0", seconds=1.0, sound=True), out=tmp_path / "c.mp4", where=where))
+
+
+@pytest.mark.parametrize("kind", ltx2.KINDS)
+def test_a_later_window_keeps_what_it_knows_and_sounds_where_it_lies(models: dict[str, Model], kind: str) -> None:
+    """Its cells stand where second ones stood in training, and its sound at the same seconds."""
+    model = models[kind]
+    grid = grid_of(model.card, frames=33, width=64, height=64)
+    first, later = Canvas.blank(grid), Canvas.blank(grid).window("video", 17, 33)
+    whole, part = (model.prepare(canvas, [PROMPT]).canvas for canvas in (first, later))
+    assert part.tracks["video"].start == 3 and part.tracks["sound"].start == round(17 / 8 * 25)
+    assert part.tracks["sound"].times()[0] == whole.tracks["sound"].times()[part.tracks["sound"].start]
+    torch.manual_seed(1)
+    known = {name: torch.randn(track.x[:, :, :1].shape) for name, track in part.tracks.items()}
+    prepared = model.prepare(later, [PROMPT])
+    canvas = prepared.canvas
+    for name, x in known.items():
+        canvas = canvas.place(name, x)
+    schedule = Schedule(levels=tuple((level,) for level in levels(model, grid)))
+    *_, last = fill(model, replace(prepared, canvas=canvas), schedule, seed=3, solver=euler)
+    assert all(torch.equal(last.z[name][:, :, :1], x) and last.z[name].isfinite().all() for name, x in known.items())

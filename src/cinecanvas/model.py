@@ -113,9 +113,9 @@ class SoundCode(BaseModel):
     channels: int
     after: int = 0
 
-    def cells(self, seconds: float) -> int:
-        """How many cells-in-time sound so long, as training counted them."""
-        return max(1, round(seconds * (self.moments / self.strides[0])))
+    def before(self, frames: int, fps: float) -> int:
+        """How many cells-in-time are heard while so many first frames are seen, as training counted them."""
+        return max(1, round(frames / fps * (self.moments / self.strides[0]))) if frames else 0
 
 
 class Cost(BaseModel):

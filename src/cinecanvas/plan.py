@@ -208,7 +208,7 @@ def plan(
         notes=(
             *_notes(request, grid, crop=crop, size=size, fps=fps, frames=frames, passes=len(films[0])),
             *_idle(request, recipe, card),
-            *_sound_note(sound, seconds=frames / fps),
+            *(_sound_note(sound, seconds=frames / fps) if not request.sound else _made_note(sound)),
         ),
     )
     _check_budget(made, budget)
@@ -257,7 +257,13 @@ def _check_tasks(request: Request, card: Card, others: Iterable[Card]) -> None:
         (f"the order {request.order}", request.order not in card.orders, f"It has {_listed(card.orders)}", ""),
         ("other words from a second on", bool(request.cues) and not card.window, "It makes a film in one pass", ""),
         ("sound", request.sound and "sound" not in card.tracks, "It makes pictures only", without),
-        ("sound", request.sound, "Sound that a model makes is not written in this version", without),
+        (
+            "sound",
+            request.sound and card.sound is None,
+            "Sound that a model makes is not written for this one",
+            without,
+        ),
+        ("the sound of a loop", request.sound and request.loop, "It makes that of films with two ends", without),
         ("a loop", request.loop and "loop" not in card.tasks, f"It does {_listed(card.tasks)}", "Ask without a loop"),
         ("a loop in another order", request.loop and request.order != "full", "A loop has no first moment", ""),
     )
@@ -554,6 +560,10 @@ def _sound_note(sound: Sequence[Piece], *, seconds: float) -> tuple[str, ...]:
         silent, until = silent + max(0.0, piece.at - until), max(until, piece.at + piece.seconds)
     silent += max(0.0, seconds - until)
     return (f"{silent:.3g} s are silent: no clip is heard there",) if sound and silent > _NOTICED else ()
+
+
+def _made_note(sound: Sequence[Piece]) -> tuple[str, ...]:
+    return ("where a clip is heard, no sound is made: the model sees clips and does not hear them",) if sound else ()
 
 
 def _check_budget(made: Plan, budget: Budget) -> None:

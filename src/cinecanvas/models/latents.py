@@ -60,8 +60,7 @@ def latent_canvas(canvas: Canvas, card: Card, encode: Encode, *, device: str) ->
 
 def sound_track(video: Track, code: SoundCode, *, device: str) -> Track:
     """The sound of the moments of a track of pixels (B, C, T, H, W), all of it to be made."""
-    frames, fps = video.start + video.x.shape[2], video.grid.fps
-    start, stop = (code.cells(n / fps) if n else 0 for n in (video.start, frames))
+    start, stop = (code.before(n, video.grid.fps) for n in (video.start, video.start + video.x.shape[2]))
     t, y = code.strides
     grid = Grid(frames=1 + (stop - 1) * t, height=code.bins, width=1, fps=code.moments, strides=(t, y, 1))
     keep = torch.zeros(len(video.x), 1, stop - start, *grid.cells[1:], device=device)
