@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from parity import grid_of, opened, pictures
-from tiny import cogvideox, hunyuan, hunyuan15, ltx, svd, wan
+from tiny import cogvideox, hunyuan, hunyuan15, ltx, ltx2, svd, wan
 
 from cinecanvas import request as tasks
 from cinecanvas.canvas import Canvas
@@ -34,6 +34,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "wan-experts": lambda folder: wan.save(folder, "t2v-a14b"),
     "wan-tokens": lambda folder: wan.save(folder, "ti2v"),
     "ltx": lambda folder: ltx.save(folder, "plain"),
+    "ltx2": lambda folder: ltx2.save(folder, "2.0"),
     "cogvideox": lambda folder: cogvideox.save(folder, "5b"),
     "cogvideox-picture": lambda folder: cogvideox.save(folder, "5b-i2v"),
     "hunyuan-tiny": hunyuan.save,

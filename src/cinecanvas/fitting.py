@@ -70,6 +70,7 @@ def leaning(model: Model, step: Pass) -> Model:
         rising=step.rising,
         below=step.below,
         sound=step.sound,
+        hindered=step.hindered,
     )
 
 

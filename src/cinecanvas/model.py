@@ -51,6 +51,7 @@ class Recipe(BaseModel):
     Guidance acts from the noise `guided_from` up to `guided_to`; elsewhere a call costs half. rescale 0..1: how much of
     the contrast that it adds is taken back. rising: the scale at the first moment, from which it rises to `guidance` at
     the last. below: another scale under a level, (level, scale). sound: another scale for the track of sound.
+    hindered: (how, scale): how far to lean, besides, away from what the same network says when it is hindered so.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,6 +66,7 @@ class Recipe(BaseModel):
     rising: float | None = None
     below: tuple[float, float] | None = None
     sound: float | None = None
+    hindered: tuple[tuple[str, float], ...] = ()
     ramp: Ramp = STRAIGHT
 
     def guides(self, level: float) -> bool:
@@ -214,6 +216,15 @@ class Model(Protocol):
 
         So a film is decoded while it is made: `memory = yield from decode(first)`, then `decode(rest, memory=memory)`.
         """
+        ...
+
+
+@runtime_checkable
+class Hinderable(Protocol):
+    """A Model whose network can be asked with a part of it left out."""
+
+    def hindered(self, how: str) -> Model:
+        """The same model, hindered in one of the ways that its recipes name."""
         ...
 
 

@@ -64,6 +64,7 @@ class Pass(BaseModel):
     rising: float | None = None
     below: tuple[float, float] | None = None
     sound: float | None = None  # the scale of guidance for a track of sound, if that is another
+    hindered: tuple[tuple[str, float], ...] = ()
     seed: int
     prompt: str
     negative: str = ""
@@ -295,7 +296,7 @@ def _recipe(request: Request, card: Card) -> Recipe:
     if request.guidance is not None:
         instead["below"] = None  # one scale for both experts, as their pipelines have it
     if request.guidance == 1:
-        instead["sound"] = None
+        instead |= {"sound": None, "hindered": ()}
     if request.guided is not None:
         instead["guided_from"], instead["guided_to"] = request.guided
     return recipe.model_copy(update=instead)
@@ -431,6 +432,7 @@ def _film(
                 rising=recipe.rising,
                 below=recipe.below,
                 sound=recipe.sound,
+                hindered=recipe.hindered,
                 seed=seed,
                 prompt=words,
                 negative=request.negative,
@@ -484,7 +486,7 @@ def _phases(card: Card, recipe: Recipe, films: tuple[tuple[Pass, ...], ...], *, 
     rows = films[0][0].schedule.levels[:-1]
     leans = recipe.guidance != 1 and not card.embedded
     guided = leans * sum(any(map(recipe.guides, row)) for row in rows) / len(rows)
-    batch = 1 + guided
+    batch = 1 + guided * (1 + len(recipe.hindered))
     asked = 1.0 if card.batched else batch
     sizes = [step.cells for film in films for step in film]
     frames = max(step.grid.frames for step in films[0])

@@ -46,7 +46,7 @@ def _transformer(*, newer: bool) -> Any:
 
     later = {"gated_attn": True, "audio_gated_attn": True, "cross_attn_mod": True, "audio_cross_attn_mod": True}
     later |= {"use_prompt_embeddings": False, "perturbed_attn": True}
-    return LTX2VideoTransformer3DModel(
+    network = LTX2VideoTransformer3DModel(
         in_channels=8,
         out_channels=8,
         num_attention_heads=2,
@@ -62,6 +62,10 @@ def _transformer(*, newer: bool) -> Any:
         rope_type="split",
         **(later if newer else {}),
     )
+    for block in network.transformer_blocks:  # so that words move it
+        for attention in (block.attn2, block.audio_attn2):
+            attention.to_out[0].weight.data.mul_(8)
+    return network
 
 
 def _connectors(*, newer: bool) -> Any:
@@ -130,7 +134,7 @@ def _film_code() -> Any:
 def _sound_code() -> Any:
     from diffusers import AutoencoderKLLTX2Audio
 
-    vae = AutoencoderKLLTX2Audio(base_channels=16, latent_channels=8, mel_bins=8, num_res_blocks=1)
+    vae = AutoencoderKLLTX2Audio(base_channels=16, latent_channels=8, mel_bins=8)
     vae.latents_mean.copy_(torch.linspace(-0.1, 0.1, 16))
     vae.latents_std.copy_(torch.linspace(0.8, 1.2, 16))
     vae.decoder.conv_out.conv.weight.data.mul_(30)  # so that other latents sound otherwise

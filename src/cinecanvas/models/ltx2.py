@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cinecanvas.model import Card, Family, Frames, Recipe, SoundCode, Terms
@@ -20,17 +21,27 @@ if TYPE_CHECKING:  # Cards are read on machines without torch
 TOKENS = 1024  # of a prompt
 _LONGEST = 24  # cells-in-time that are decoded at once
 _BEFORE, _AFTER = 48, 12  # cells of sound, more than its decoder and its voice hear before and after a moment
+_SKIPPED = 28  # the block of 2.3 that is best left out
 _SPECTRA = 4  # in a cell of sound
 
 
 class LTX2:
     """2.0 and 2.3: every task of the canvas, with a track of sound beside that of the film."""
 
-    def __init__(self, card: Card, parts: Parts) -> None:
-        self.card, self._parts = card, parts
+    def __init__(self, card: Card, parts: Parts, *, hindrance: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self.card, self._parts, self._hindrance = card, parts, hindrance
         self._ramp = card.recipes["standard"].ramp
         # 2.3 tells each track of the other's noise where they meet, 2.0 of its own
         self._crossed = bool(parts.config("transformer").get("cross_attn_mod"))
+
+    def hindered(self, how: str) -> LTX2:
+        """skipping: one block pays no attention within a track; apart: neither track attends to the other."""
+        last = self._parts.config("transformer").get("num_layers", 48) - 1
+        ways: dict[str, dict[str, Any]] = {
+            "skipping": {"spatio_temporal_guidance_blocks": [min(_SKIPPED, last)]},
+            "apart": {"isolate_modalities": True},
+        }
+        return LTX2(self.card, self._parts, hindrance=ways[how])
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
         """Pixel canvas (B videos, RGB in [-1, 1]) and B prompts: latents of both tracks, and text states for each."""
@@ -75,6 +86,7 @@ class LTX2:
                 sigma=told(self._ramp, most).view(b),
                 use_cross_timestep=self._crossed,
                 return_dict=False,
+                **self._hindrance,
                 **self._places(network, cond.canvas.tracks, b),
             )
             x0 = {
@@ -275,9 +287,28 @@ _TASKS = {"text_to_video": EXACT, "text_to_image": EXACT} | all_by(
 _TASKS |= {"loop": ("approximate", "noise per token, the ring turned from step to step")}
 
 
-def _card(name: str, title: str, repository: str, *, rate: int, distilled: bool = False) -> Card:
+_APART, _SKIPPING = ("apart", 2.0), ("skipping", 1.0)
+
+
+def _card(
+    name: str,
+    title: str,
+    repository: str,
+    *,
+    rate: int,
+    distilled: bool = False,
+    hindered: tuple[tuple[str, float], ...] = (),
+) -> Card:
     recipe = Recipe(
-        steps=30, guidance=3.0, sound=7.0, rescale=0.7, guided_from=0.0, shift=1.0, solver="euler", ramp=_RAMP
+        steps=30,
+        guidance=3.0,
+        sound=7.0,
+        rescale=0.7,
+        hindered=hindered,
+        guided_from=0.0,
+        shift=1.0,
+        solver="euler",
+        ramp=_RAMP,
     )
     steps: dict[Any, int] = {"draft": 15, "standard": 30, "best": 50}
     if distilled:
@@ -313,8 +344,15 @@ def _card(name: str, title: str, repository: str, *, rate: int, distilled: bool 
 CARDS = {
     card.name: card
     for card in (
-        _card("ltx-2", "LTX-2, 19B, film with sound", "Lightricks/LTX-2", rate=24_000),
-        _card("ltx-2.3", "LTX-2.3, film with sound", "diffusers/LTX-2.3-Diffusers", rate=48_000),
+        # its attention cannot be skipped in this layout: diffusers' pipeline asks for it and gets the same answer
+        _card("ltx-2", "LTX-2, 19B, film with sound", "Lightricks/LTX-2", rate=24_000, hindered=(_APART,)),
+        _card(
+            "ltx-2.3",
+            "LTX-2.3, film with sound",
+            "diffusers/LTX-2.3-Diffusers",
+            rate=48_000,
+            hindered=(_SKIPPING, _APART),
+        ),
         _card(
             "ltx-2.3-distilled",
             "LTX-2.3, film with sound, in eight steps",
