@@ -215,6 +215,8 @@ class Model(Protocol):
         """Latents of ONE video (B = 1) to frames and sound, in time order; returns what its continuation needs.
 
         So a film is decoded while it is made: `memory = yield from decode(first)`, then `decode(rest, memory=memory)`.
+        Without a track "sound" no sound is made. "sound_after" are cells that follow, of which nothing is given, and
+        which come again with the next part: as many as the Card's `sound.after`, until the film ends.
         """
         ...
 
