@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cinecanvas.canvas import Canvas, Track
+from cinecanvas.canvas import Canvas, Tensors, Track
 from cinecanvas.grid import Grid
 from cinecanvas.guidance import guided
 from cinecanvas.model import Card, Model, Weights
@@ -65,6 +65,15 @@ def picture(rgb: torch.Tensor) -> Image.Image:
     return Image.fromarray(((rgb.movedim(0, -1) + 1) * 127.5).round().byte().numpy())
 
 
+def sounding(model: Model, grid: Grid) -> torch.Tensor:
+    """The noise that the sound of our fill begins with (1, C, T", bins, 1)."""
+    from cinecanvas.models.latents import sound_track
+
+    assert model.card.sound is not None
+    video = Track.blank(grid.pixels, channels=3)
+    return noise(sound_track(video, model.card.sound, device="cpu"), seed=SEED, name="sound")
+
+
 def ours(
     model: Model,
     canvas: Canvas,
@@ -78,10 +87,16 @@ def ours(
 ) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 of our fill over those levels."""
     asked = guided(model, guidance, negative=NEGATIVE, interval=(0.0, 1.0), rescale=rescale, rising=rising)
-    prepared = asked.prepare(canvas, [prompt])
+    return np.concatenate([frames.rgb for frames in model.decode(filled(asked, canvas, levels, solver, prompt))])
+
+
+def filled(
+    model: Model, canvas: Canvas, levels: Sequence[float], solver: Solver = euler, prompt: str = PROMPT
+) -> Tensors:
+    """The latents of our fill over those levels."""
     schedule = Schedule(levels=tuple((level,) for level in levels))
-    *_, last = fill(asked, prepared, schedule, seed=SEED, solver=solver)
-    return np.concatenate([frames.rgb for frames in model.decode(last.z)])
+    *_, last = fill(model, model.prepare(canvas, [prompt]), schedule, seed=SEED, solver=solver)
+    return last.z
 
 
 def psnr(one: np.ndarray, other: Any) -> float:

@@ -19,7 +19,7 @@ from cinecanvas.generate import Done, generate, request_of
 from cinecanvas.layout import task
 from cinecanvas.media import audio
 from cinecanvas.media.assets import Asset, Store
-from cinecanvas.media.audio import RATE, Piece, Sound, mixed
+from cinecanvas.media.audio import RATE, Piece, Sound, Tape, Voice, amid, mixed
 from cinecanvas.media.intake import describe, take
 from cinecanvas.media.video import VideoInfo, info, read, write
 from cinecanvas.models.toy import CARD
@@ -283,6 +283,26 @@ def test_a_piece_fades_where_it_is_cut(tmp_path: Path, at: float, begin: float, 
     assert all(
         level < 0.01 for level, plain in zip(np.abs(sound[[first, last - 1], 0]), same, strict=True) if not plain
     )
+
+
+def test_sound_that_is_made_is_heard_where_no_piece_is(tmp_path: Path) -> None:
+    file, made = tmp_path / "a.mp4", clicks(3.0, 0.5, 1.5, 2.5)
+    write(greys(), file, fps=8, sound=[clicks(1.0, 0.7)])
+    piece = Piece(media="", at=1.0, begin=0.0, seconds=1.0)
+    sound = np.concatenate([*amid([made], [piece], lambda _: file, seconds=3.0)])
+    assert len(sound) == 3 * RATE and near(seconds_of(sound), [0.5, 1.7, 2.5])
+    assert np.array_equal(sound[:RATE], made[:RATE]) and np.array_equal(sound[2 * RATE :], made[2 * RATE :])
+
+
+def test_made_sound_that_comes_late_keeps_its_place() -> None:
+    """At another rate, in one channel."""
+    voice = Voice(RATE // 2)
+    tape = Tape(voice)
+    voice.add(clicks(0.5, 0.2)[::2, :1])
+    early = tape.take(RATE)
+    voice.add(clicks(2.0, 0.2, 1.0)[::2, :1], last=True)
+    sound = np.concatenate([early, tape.take(RATE)])
+    assert near(seconds_of(sound), [0.2, 1.5])
 
 
 def test_sounds_at_one_moment_are_heard_together_and_never_too_loud(tmp_path: Path) -> None:

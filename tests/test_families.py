@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from parity import grid_of, opened, pictures
-from tiny import cogvideox, helios, hunyuan, hunyuan15, ltx, svd, wan
+from tiny import cogvideox, helios, hunyuan, hunyuan15, ltx, ltx2, svd, wan
 
 from cinecanvas import request as tasks
 from cinecanvas.canvas import Canvas
@@ -35,6 +35,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "wan-tokens": lambda folder: wan.save(folder, "ti2v"),
     "helios-tiny": helios.save,
     "ltx": lambda folder: ltx.save(folder, "plain"),
+    "ltx2": lambda folder: ltx2.save(folder, "2.0"),
     "cogvideox": lambda folder: cogvideox.save(folder, "5b"),
     "cogvideox-picture": lambda folder: cogvideox.save(folder, "5b-i2v"),
     "hunyuan-tiny": hunyuan.save,

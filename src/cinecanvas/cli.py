@@ -144,7 +144,7 @@ def generate(prompt: Prompt, *, options: Options) -> Request:
 
 
 @app.command()
-@with_options("seconds", "fps", then=_made)
+@with_options("seconds", "fps", "sound", then=_made)
 def image(prompt: Prompt, *, options: Options) -> Request:
     """Make one picture from words."""
     return text_to_image(prompt, **options)
@@ -214,7 +214,7 @@ def extend(
 
 
 @app.command()
-@with_options("order", "at", then=_made)
+@with_options("order", "at", "sound", then=_made)
 def loop(
     prompt: Prompt,
     of: Annotated[str | None, typer.Option(help="A picture or film to close; seconds are added.")] = None,

@@ -69,6 +69,8 @@ def leaning(model: Model, step: Pass) -> Model:
         rescale=step.rescale,
         rising=step.rising,
         below=step.below,
+        sound=step.sound,
+        hindered=step.hindered,
     )
 
 

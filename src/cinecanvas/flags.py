@@ -14,7 +14,7 @@ from cinecanvas.errors import BadRequest
 from cinecanvas.request import Cue, Lora, Request, parse_size
 
 SHARED = (
-    *("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count", "at"),
+    *("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count", "at", "sound"),
     *("steps", "guidance", "guided", "rescale", "lora"),
 )
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -36,8 +36,9 @@ _LORAS = Annotated[
         help="A LoRA file that changes the model, as far as WEIGHT says (1 if left out); may be repeated.",
     ),
 ]
+_SOUND = Annotated[bool | None, typer.Option("--sound", help=Request.model_fields["sound"].description)]
 # flags whose values have a form of their own
-_WRITTEN = {"size": _SIZE, "at": _CUES, "guided": _GUIDED, "lora": _LORAS}
+_WRITTEN = {"size": _SIZE, "at": _CUES, "guided": _GUIDED, "sound": _SOUND, "lora": _LORAS}
 
 
 def with_options(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 from cinecanvas import __version__, layout
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
 from cinecanvas.media.assets import Asset, Store
-from cinecanvas.media.audio import mixed
+from cinecanvas.media.audio import Voice, amid, mixed
 from cinecanvas.media.destination import NUMBERED, PICTURES, shown_name
 from cinecanvas.media.intake import describe, take
 from cinecanvas.media.video import Film, VideoInfo, check_destination, info, writing
@@ -28,6 +28,7 @@ from cinecanvas.world.captions import Reading
 
 if TYPE_CHECKING:  # a plan, a refusal and a list of events need no torch
     import numpy as np
+    from torch import Tensor
 
     from cinecanvas.canvas import Canvas, Reference, Tensors
     from cinecanvas.reel import Reel
@@ -250,14 +251,18 @@ def _filmed(
     text = _facts(trip.plan, film[0])
     size = (trip.plan.width, trip.plan.height)
     seconds = trip.plan.frames / trip.plan.fps
-    sound = mixed(trip.plan.sound, _finder(store), seconds=seconds, closed=film[0].closed)
+    voice = Voice(model.card.sound.rate) if model.card.sound and trip.plan.request.sound else None
+    pieces, find = trip.plan.sound, _finder(store)
+    sound = mixed(pieces, find, seconds=seconds, closed=film[0].closed)
+    if voice is not None:
+        sound = amid(voice, pieces, find, seconds=seconds)
     with writing(file, fps=trip.plan.fps, size=size, metadata=text, sound=sound, live=watched) as out:
         untouched = layout.untouched(
             (clip for step in film for clip in step.clips), max(film, key=lambda step: step.stop).grid
         )
-        reel = _reel(trip, model, film, out, untouched)
+        reel = _reel(trip, model, film, out, untouched, voice)
         for step in film:
-            past = _past(reel.latents, step, last, _beginning(reel.latents, step, film[0], store))
+            past = _past(reel.latents, step, last, model.card, _beginning(reel.latents, step, film[0], store))
             if untouched:
                 with trip.timed("prepare"):
                     under = model.prepare(_composed(step, store), [step.prompt]).canvas
@@ -279,20 +284,22 @@ def _filmed(
     return out.info
 
 
-def _reel(trip: _Trip, model: Model, film: Sequence[Pass], out: Film, untouched: frozenset[int]) -> Reel:
+def _reel(
+    trip: _Trip, model: Model, film: Sequence[Pass], out: Film, untouched: frozenset[int], voice: Voice | None
+) -> Reel:
     """Where the windows of a film become its frames; of a ring the decoder is given two cells before its first."""
     from cinecanvas.reel import Cut, Reel
 
     made, grid = trip.plan, film[0].grid
     lead = grid.frames_of(1).stop if film[0].closed else 0
     cut = Cut(source=grid.fps, fps=made.fps, frames=made.frames, crop=made.crop, lead=lead)
-    cells = max(step.stop for step in film)
-    return Reel(model, out, cut, cells=cells, timed=trip.timed, untouched=untouched)
+    whole = max(film, key=lambda step: step.stop).grid
+    return Reel(model, out, cut, grid=whole, timed=trip.timed, untouched=untouched, voice=voice)
 
 
 def _glimpse(model: Model, fill: Fill, chunk: int) -> np.ndarray[Any, Any]:
     """A frame of what a window, or its last chunk, may become, decoded alone: its first cells are enough."""
-    with closing(model.decode({name: x0[:, :, -chunk:][:, :, :2] for name, x0 in fill.x0.items()})) as frames:
+    with closing(model.decode({"video": fill.x0["video"][:, :, -chunk:][:, :, :2]})) as frames:
         return next(iter(frames)).rgb[-1]
 
 
@@ -311,20 +318,25 @@ def _sure(step: Pass, fill: Fill) -> int:
 
 
 class _Past(NamedTuple):
-    """What a window knows of its film: the cells that it shares with the one before, from its own cell `at` on, and
-    those in whose range it stays, latents by track; and how the film begins, if it does before this window."""
+    """What a window knows of its film: the cells that it shares with the one before, each track with its own cell
+    from which on it does; those in whose range it stays; and how the film begins, if it does before this window."""
 
-    at: int
-    known: Tensors
+    known: dict[str, tuple[int, Tensor]]
     anchor: Tensors
     beginning: tuple[Reference, ...]
 
 
-def _past(whole: Tensors, step: Pass, last: Pass, beginning: tuple[Reference, ...]) -> _Past:
+def _past(whole: Tensors, step: Pass, last: Pass, card: Card, beginning: tuple[Reference, ...]) -> _Past:
     """Of the latents of a film as far as it is made."""
-    start, stop = max(step.start, last.start), min(step.stop, last.stop)
-    anchor = {name: z[:, :, slice(*step.anchor)] for name, z in whole.items()} if step.anchor else {}
-    return _Past(start - step.start, {name: z[:, :, start:stop] for name, z in whole.items()}, anchor, beginning)
+    from cinecanvas.reel import begins
+
+    anchor = {"video": whole["video"][:, :, slice(*step.anchor)]} if step.anchor else {}
+    known = {}
+    for name, z in whole.items():
+        ends = (step.start, max(step.start, last.start), min(step.stop, last.stop))
+        own, start, stop = (begins(name, cell, card, step.grid) for cell in ends)
+        known[name] = start - own, z[:, :, start:stop]
+    return _Past(known, anchor, beginning)
 
 
 def _beginning(whole: Tensors, step: Pass, first: Pass, store: Store | None) -> tuple[Reference, ...]:
@@ -367,8 +379,8 @@ def _filled(
         asked = anchored(asked, past.anchor)
         canvas = replace(_composed(step, store), references=past.beginning)
         prepared = asked.prepare(canvas, [step.prompt])
-        for name, z in past.known.items():
-            prepared = replace(prepared, canvas=prepared.canvas.place(name, z, at=(past.at, 0, 0)))
+        for name, (at, z) in past.known.items():
+            prepared = replace(prepared, canvas=prepared.canvas.place(name, z, at=(at, 0, 0)))
     yield trip.enters("denoise", video)
     way = fill(asked, prepared, step.schedule, seed=step.seed, solver=SOLVERS[step.solver], key=step.name, resume=now)
     kept = time.monotonic()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from cinecanvas.canvas import Canvas, Tensors
-from cinecanvas.model import Around, Model
+from cinecanvas.model import Around, Hinderable, Model
 
 
 def guided(
@@ -22,6 +22,8 @@ def guided(
     rescale: float = 0.0,
     rising: float | None = None,
     below: tuple[float, float] | None = None,
+    sound: float | None = None,
+    hindered: Sequence[tuple[str, float]] = (),
 ) -> Model:
     """x0 = x0(negative) + scale (x0(prompt) - x0(negative)) (Ho & Salimans 2022); scale 1 is the model itself.
 
@@ -30,14 +32,20 @@ def guided(
     standard deviation of x0 is brought back to that without guidance (Lin et al. 2023, eq. 15 and 16).
 
     rising: the scale at the first moment, from which it rises evenly to `scale` at the last (Blattmann et al. 2023).
-    below: (level, scale): another scale under a level, for families of two experts.
+    below: (level, scale): another scale under a level, for families of two experts. sound: that of the track of sound.
+    hindered: (how, scale): x0 + scale (x0 - x0 of the network hindered so), as by skipped layers (Hyung et al. 2024).
 
     A network that was distilled to lean by itself is told the scale, and asked once (Meng et al. 2023).
     """
     if model.card.embedded:
         return _Told(model, scale)
     lean = _Lean(scale, interval, rescale, rising, below)
-    return model if scale == 1 and below is None else _Guided(model, lean, negative)
+    heard = lean if sound is None else _Lean(sound, interval, rescale, None, None)
+    if scale == 1 and below is None and sound in (None, 1) and not hindered:
+        return model
+    assert not hindered or isinstance(model, Hinderable), model.card.name
+    worse = tuple((cast(Hinderable, model).hindered(how), far) for how, far in hindered)
+    return _Guided(model, lean, heard, negative, worse)
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,13 @@ class _Lean:
     rising: float | None
     below: tuple[float, float] | None
 
-    def between(self, prompted: Tensor, negative: Tensor, sigma: Tensor) -> Tensor:
-        """Two answers (B, C, T, H, W) as one; cells outside the interval take the prompted one."""
+    def between(
+        self, prompted: Tensor, negative: Tensor, sigma: Tensor, *, worse: Sequence[tuple[Tensor, float]] = ()
+    ) -> Tensor:
+        """Answers (B, C, T, H, W) as one; cells outside the interval take the prompted one."""
         x0 = negative + self._scale(sigma) * (prompted - negative)
+        for other, scale in worse:
+            x0 = x0 + scale * (prompted - other)
         if self.rescale:
             ratio = _std(prompted) / _std(x0).clamp_min(1e-8)
             x0 = x0 * (self.rescale * ratio + 1 - self.rescale)
@@ -93,7 +105,9 @@ class _Guided(Around):
     """A Model whose x0 leans from the negative prompt towards the prompt."""
 
     lean: _Lean
+    heard: _Lean  # of the track of sound
     negative: str
+    worse: tuple[tuple[Model, float], ...] = ()
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> _Both:
         inner = self.model.prepare(canvas, [*text, *[self.negative] * len(text)])
@@ -104,7 +118,15 @@ class _Guided(Around):
         if not any(bool(((low <= s) & (s <= high)).any()) for s in sigma.values()):
             return self._asked(0, z, sigma, cond, to)
         prompted, negative = self._both(z, sigma, cond, to)
-        return {name: self.lean.between(prompted[name], negative[name], sigma[name]) for name in z}
+        first = cond.inner.videos(0, cond.canvas.batch)
+        worse = [(model.denoise(z, sigma, first, to=to), scale) for model, scale in self.worse]
+        leans = {name: self.heard if name == "sound" else self.lean for name in z}
+        return {
+            name: lean.between(
+                prompted[name], negative[name], sigma[name], worse=[(other[name], scale) for other, scale in worse]
+            )
+            for name, lean in leans.items()
+        }
 
     def _both(self, z: Tensors, sigma: Tensors, cond: _Both, to: Tensors | None) -> tuple[Tensors, Tensors]:
         """The answers to the prompts and to the negative one: in one call, or in turn."""

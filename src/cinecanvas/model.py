@@ -50,7 +50,8 @@ class Recipe(BaseModel):
 
     Guidance acts from the noise `guided_from` up to `guided_to`; elsewhere a call costs half. rescale 0..1: how much of
     the contrast that it adds is taken back. rising: the scale at the first moment, from which it rises to `guidance` at
-    the last. below: another scale under a level, (level, scale).
+    the last. below: another scale under a level, (level, scale). sound: another scale for the track of sound.
+    hindered: (how, scale): how far to lean, besides, away from what the same network says when it is hindered so.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,6 +65,8 @@ class Recipe(BaseModel):
     rescale: float = 0.0
     rising: float | None = None
     below: tuple[float, float] | None = None
+    sound: float | None = None
+    hindered: tuple[tuple[str, float], ...] = ()
     ramp: Ramp = STRAIGHT
 
     def guides(self, level: float) -> bool:
@@ -96,6 +99,27 @@ class Terms(BaseModel):
     use: str = ""  # such as "not for commercial use"
 
 
+class SoundCode(BaseModel):
+    """The latent sound of a family: `rate` samples come of it a second; spectra of `bins`, `moments` of them a second.
+
+    strides: (moments, bins) that share a cell; the first cell in time holds one moment alone. after: how many cells
+    ahead a moment is heard in the light of: with those a film is decoded in parts as it is whole.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    rate: int
+    moments: float
+    bins: int
+    strides: tuple[int, int]
+    channels: int
+    after: int = 0
+
+    def before(self, frames: int, fps: float) -> int:
+        """How many cells-in-time are heard while so many first frames are seen, as training counted them."""
+        return max(1, round(frames / fps * (self.moments / self.strides[0]))) if frames else 0
+
+
 class Cost(BaseModel):
     """Measured seconds on `machine`: a network call on n cells takes call + cell * n + pair * n^2."""
 
@@ -122,6 +146,7 @@ class Card(BaseModel):
     licence: str
     limits: str = ""  # what the licence or the training leaves out, in plain words
     tracks: tuple[str, ...] = ("video",)
+    sound: SoundCode | None = None  # how the track of that name is laid out; None: there is none in latents
     channels: int = 3
     strides: tuple[int, int, int] = (1, 1, 1)
     causal: bool = True
@@ -191,7 +216,18 @@ class Model(Protocol):
         """Latents of ONE video (B = 1) to frames and sound, in time order; returns what its continuation needs.
 
         So a film is decoded while it is made: `memory = yield from decode(first)`, then `decode(rest, memory=memory)`.
+        Without a track "sound" no sound is made. "sound_after" are cells that follow, of which nothing is given, and
+        which come again with the next part: as many as the Card's `sound.after`, until the film ends.
         """
+        ...
+
+
+@runtime_checkable
+class Hinderable(Protocol):
+    """A Model whose network can be asked with a part of it left out."""
+
+    def hindered(self, how: str) -> Model:
+        """The same model, hindered in one of the ways that its recipes name."""
         ...
 
 

@@ -63,6 +63,8 @@ class Pass(BaseModel):
     rescale: float = 0.0
     rising: float | None = None
     below: tuple[float, float] | None = None
+    sound: float | None = None  # the scale of guidance for a track of sound, if that is another
+    hindered: tuple[tuple[str, float], ...] = ()
     seed: int
     prompt: str
     negative: str = ""
@@ -208,7 +210,7 @@ def plan(
         notes=(
             *_notes(request, grid, crop=crop, size=size, fps=fps, frames=frames, passes=len(films[0])),
             *_idle(request, recipe, card),
-            *_sound_note(sound, seconds=frames / fps),
+            *(_sound_note(sound, seconds=frames / fps) if not request.sound else _made_note(sound)),
         ),
     )
     _check_budget(made, budget)
@@ -257,7 +259,13 @@ def _check_tasks(request: Request, card: Card, others: Iterable[Card]) -> None:
         (f"the order {request.order}", request.order not in card.orders, f"It has {_listed(card.orders)}", ""),
         ("other words from a second on", bool(request.cues) and not card.window, "It makes a film in one pass", ""),
         ("sound", request.sound and "sound" not in card.tracks, "It makes pictures only", without),
-        ("sound", request.sound, "Sound that a model makes is not written in this version", without),
+        (
+            "sound",
+            request.sound and card.sound is None,
+            "Sound that a model makes is not written for this one",
+            without,
+        ),
+        ("the sound of a loop", request.sound and request.loop, "It makes that of films with two ends", without),
         ("a loop", request.loop and "loop" not in card.tasks, f"It does {_listed(card.tasks)}", "Ask without a loop"),
         ("a loop in another order", request.loop and request.order != "full", "A loop has no first moment", ""),
     )
@@ -288,6 +296,8 @@ def _recipe(request: Request, card: Card) -> Recipe:
     instead = {name: value for name, value in asked.items() if value is not None}
     if request.guidance is not None:
         instead["below"] = None  # one scale for both experts, as their pipelines have it
+    if request.guidance == 1:
+        instead |= {"sound": None, "hindered": ()}
     if request.guided is not None:
         instead["guided_from"], instead["guided_to"] = request.guided
     return recipe.model_copy(update=instead)
@@ -434,6 +444,8 @@ def _film(
                 rescale=recipe.rescale,
                 rising=recipe.rising,
                 below=recipe.below,
+                sound=recipe.sound,
+                hindered=recipe.hindered,
                 seed=seed,
                 prompt=words,
                 negative=request.negative,
@@ -487,7 +499,7 @@ def _phases(card: Card, recipe: Recipe, films: tuple[tuple[Pass, ...], ...], *, 
     rows = films[0][0].schedule.levels[:-1]
     leans = recipe.guidance != 1 and not card.embedded
     guided = leans * sum(any(map(recipe.guides, row)) for row in rows) / len(rows)
-    batch = 1 + guided
+    batch = 1 + guided * (1 + len(recipe.hindered))
     asked = 1.0 if card.batched else batch
     sizes = [step.cells for film in films for step in film]
     frames = max(step.grid.frames for step in films[0])
@@ -563,6 +575,10 @@ def _sound_note(sound: Sequence[Piece], *, seconds: float) -> tuple[str, ...]:
         silent, until = silent + max(0.0, piece.at - until), max(until, piece.at + piece.seconds)
     silent += max(0.0, seconds - until)
     return (f"{silent:.3g} s are silent: no clip is heard there",) if sound and silent > _NOTICED else ()
+
+
+def _made_note(sound: Sequence[Piece]) -> tuple[str, ...]:
+    return ("where a clip is heard, no sound is made: the model sees clips and does not hear them",) if sound else ()
 
 
 def _check_budget(made: Plan, budget: Budget) -> None:

@@ -13,8 +13,12 @@ import torch
 from torch import Tensor
 
 from cinecanvas.canvas import Tensors
+from cinecanvas.grid import Grid
+from cinecanvas.media.audio import Voice
 from cinecanvas.media.video import Film
-from cinecanvas.model import Frames, Model
+from cinecanvas.model import Card, Frames, Model
+
+_EARLY = 6  # cells of sound that are given before their frames: who mixes them reads ahead
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,17 @@ class Reel:
         out: Film,
         cut: Cut,
         *,
-        cells: int,
+        grid: Grid,
         timed: Callable[[str], AbstractContextManager[None]],
         untouched: frozenset[int] = frozenset(),
+        voice: Voice | None = None,
     ) -> None:
         self.latents: Tensors = {}
         self._model, self._out, self._cut, self._timed, self._untouched = model, out, cut, timed, untouched
+        self._grid, self._voice = grid, voice
         self._under: Tensors = {}
-        self._ready = [False] * cells
+        self._ready = [False] * grid.cells[0]
+        self._given = 0  # cells of sound that were decoded
         self._shown = self._frames = 0  # cells that are decoded, frames that came of them
         self._memories: list[Any] = [None, None]
         self._last: np.ndarray | None = None
@@ -54,7 +61,7 @@ class Reel:
 
         A decoder remembers the group before, so what is new would change the known groups that follow it too.
         """
-        self._keep(self._under, z, start, start + next(iter(z.values())).shape[2])
+        self._keep(self._under, {"video": z["video"]}, start, start + z["video"].shape[2])
 
     def add(self, z: Tensors, *, start: int, stop: int) -> Iterator[float]:
         """Latents (1, C, T, H, W) of the cells from `start` on, final before `stop`; yields `seconds` as they grow.
@@ -65,6 +72,8 @@ class Reel:
         first = 0 if self._cut.lead and stop > start else start
         self._ready[first:stop] = [True] * (stop - first)
         known = [*self._ready, False].index(False)
+        if self._voice is not None:
+            known = self._heard_out(known)
         if known > self._shown:
             yield from self._show(known)
 
@@ -77,14 +86,28 @@ class Reel:
     def _keep(self, into: Tensors, z: Tensors, start: int, stop: int) -> None:
         """Latents of a window where they stand in the film."""
         for name, x in z.items():
+            whole, first, last = (
+                begins(name, at, self._model.card, self._grid) for at in (len(self._ready), start, stop)
+            )
             if name not in into:
-                into[name] = x.new_zeros(*x.shape[:2], len(self._ready), *x.shape[3:])
-            into[name][:, :, start:stop] = x[:, :, : stop - start]
+                into[name] = x.new_zeros(*x.shape[:2], whole, *x.shape[3:])
+            into[name][:, :, first:last] = x[:, :, : last - first]
+
+    def _heard_out(self, known: int) -> int:
+        """The first cell that must wait for more sound than that of the cells before `known`."""
+        code = self._model.card.sound
+        if code is None or known == len(self._ready):
+            return known
+        heard = begins("sound", known, self._model.card, self._grid) - code.after - _EARLY
+        fit = (at for at in range(known, 0, -1) if begins("sound", at, self._model.card, self._grid) <= heard)
+        return next(fit, 0)
 
     def _show(self, stop: int) -> Iterator[float]:
         """Decode the cells before `stop` that are not in the film yet, put their frames there, and yield its length."""
         films = [self.latents, self._under] if self._untouched else [self.latents]
-        parts = [{name: z[:, :, self._shown : stop] for name, z in film.items()} for film in films]
+        parts = [{"video": film["video"][:, :, self._shown : stop]} for film in films]
+        if self._voice is not None:
+            parts[0] |= self._sounds(stop)
         if self._cut.lead:
             parts = [{name: _led_in(z[:, :, 1:]) for name, z in part.items()} for part in parts]
         self._shown = stop
@@ -95,14 +118,23 @@ class Reel:
             if groups[0] is None:
                 return
             with self._timed("write"):
-                for frames in zip(*(_cropped(group, self._cut.crop) for group in groups), strict=True):
+                if self._voice is not None and groups[0].sound is not None:
+                    self._voice.add(groups[0].sound, last=stop == len(self._ready))
+                for frames in zip(*(_cropped(group.rgb, self._cut.crop) for group in groups), strict=True):
                     self._put(frames[-1 if self._frames in self._untouched else 0])
             yield self._out.count / self._cut.fps
 
+    def _sounds(self, stop: int) -> Tensors:
+        """The sound that was not decoded yet, up to a while after the cells before `stop`, and what comes after it."""
+        sound, card = self.latents["sound"], self._model.card
+        known = begins("sound", [*self._ready, False].index(False), card, self._grid)
+        first, self._given = self._given, min(known, begins("sound", stop, card, self._grid) + _EARLY)
+        return {"sound": sound[:, :, first : self._given], "sound_after": sound[:, :, self._given : known]}
+
     def _next(self, way: Generator[Frames, None, Any], number: int) -> Any:
-        """The next frames (t, H, W, 3) of a decoder; at its end None, and what it remembers is kept."""
+        """The next frames of a decoder; at its end None, and what it remembers is kept."""
         try:
-            return next(way).rgb
+            return next(way)
         except StopIteration as end:
             self._memories[number] = end.value
             return None
@@ -114,6 +146,13 @@ class Reel:
         for moment in shown_for(index, source=self._cut.source, fps=self._cut.fps) if index >= 0 else ():
             if moment < self._cut.frames:
                 self._out.add(frame)
+
+
+def begins(name: str, cell: int, card: Card, grid: Grid) -> int:
+    """The first cell of a track that belongs to a film from one of its cells on."""
+    if name != "sound" or card.sound is None:
+        return cell
+    return card.sound.before(grid.frames_of(cell).start, grid.fps)
 
 
 def shown_for(index: int, *, source: float, fps: float) -> range:

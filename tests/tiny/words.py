@@ -72,3 +72,27 @@ def llama() -> Any:
         trainers.BpeTrainer(special_tokens=marks, initial_alphabet=alphabet, show_progress=False),
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=marks[0], eos_token=marks[3])
+
+
+def gemma() -> Any:
+    """BPE over whole sentences with a piece for every byte, padded on the left, as Gemma has it."""
+    from transformers import PreTrainedTokenizerFast
+
+    marks = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    letters = [*(f"<0x{byte:02X}>" for byte in range(256)), "▁", *LETTERS]
+    vocabulary = {piece: i for i, piece in enumerate([*marks, *letters])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        bos_token="<bos>",
+        unk_token="<unk>",
+        padding_side="left",
+        model_max_length=1024,
+    )

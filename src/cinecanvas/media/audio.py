@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,60 @@ class Tape:
             parts.append(block[:missing])
             self._left, missing = block[missing:], missing - len(parts[-1])
         return np.concatenate([*parts, _silent(missing)])
+
+
+class Voice:
+    """Sound that comes in pieces, at any rate, as blocks that a tape takes off; where none has come yet, silence."""
+
+    def __init__(self, rate: int) -> None:
+        from av import AudioResampler
+
+        self._rate, self._blocks, self._owed = rate, deque[Sound](), 0
+        self._resampler = AudioResampler(format="fltp", layout="stereo", rate=RATE)
+
+    def add(self, samples: np.ndarray, *, last: bool = False) -> None:
+        """What is heard next: float32 (n, 1 or 2); last: nothing comes after it."""
+        from av import AudioFrame
+
+        if len(samples):
+            stereo = np.broadcast_to(samples, (len(samples), 2)).T
+            frame = AudioFrame.from_ndarray(np.ascontiguousarray(stereo), format="fltp", layout="stereo")
+            frame.sample_rate = self._rate
+            self._keep(self._resampler.resample(frame))
+        if last:
+            self._keep(self._resampler.resample(None))
+
+    def _keep(self, frames: Iterable[Any]) -> None:
+        for _, block in _numbered(frames, 0):
+            late, self._owed = block[self._owed :], max(0, self._owed - len(block))
+            self._blocks.append(late)
+
+    def __iter__(self) -> Iterator[Sound]:
+        while True:
+            if not self._blocks:  # silence stands for what is late, which is not heard any more
+                self._owed += _FADE
+            yield self._blocks.popleft() if self._blocks else _silent(_FADE)
+
+
+def amid(
+    made: Iterable[Sound], pieces: Sequence[Piece], find: Callable[[str], Path], *, seconds: float
+) -> Iterator[Sound]:
+    """Sound that was made for a film of `seconds`, and where a piece is heard, that instead."""
+    total, tape, laid = round(seconds * RATE), Tape(made), Tape(mixed(pieces, find, seconds=seconds))
+    yield _silent(0)  # so that a film is known to have sound before any of it is made
+    for at in range(0, total, _BLOCK):
+        count = min(_BLOCK, total - at)
+        n = np.arange(at, at + count, dtype=np.float32)[:, None] + 0.5
+        cover = np.max([_covers(piece, n, total=total) for piece in pieces], axis=0) if pieces else 0.0
+        yield np.float32(1 - cover) * tape.take(count) + laid.take(count)
+
+
+def _covers(piece: Piece, n: np.ndarray, *, total: int) -> np.ndarray:
+    """How far a piece stands before other sound at those samples, 0..1."""
+    first, stop = round(piece.at * RATE), round((piece.at + piece.seconds) * RATE)
+    begins = (n - first) / _FADE if first > 0 else np.ones_like(n)
+    ends = (stop - n) / _FADE if stop < total else np.ones_like(n)
+    return np.clip(np.minimum(begins, ends), 0, 1)
 
 
 def mixed(

@@ -22,8 +22,9 @@ from cinecanvas.world.captions import Reading, read
 _NOUNS = ("shape", "colour", "floor")  # the slots that say what can be shown
 GROUP = "cinecanvas.models"
 _NAMES = (
-    "diorama", "toy", "wan", "helios", "cogvideox", "ltx", "hunyuan", "hunyuan15", "svd", "sd3", "sdxl", "cascade"
-)  # fmt: skip
+    *("diorama", "toy", "wan", "helios", "cogvideox", "ltx", "ltx2", "hunyuan", "hunyuan15"),
+    *("svd", "sd3", "sdxl", "cascade"),
+)
 OURS = {name: f"cinecanvas.models.{name}:register" for name in _NAMES}
 
 

@@ -21,8 +21,11 @@ if TYPE_CHECKING:  # a folder is recognised on machines without torch
     from cinecanvas.request import Lora
 
 INDEX = "model_index.json"
-_MOVED = {  # classes that folders name where no library has them any more
+_MOVED = {  # classes that folders name where no library has them, or has them no more
     "PaellaVQModel": "diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model",
+    "LTX2TextConnectors": "diffusers.pipelines.ltx2.connectors",
+    "LTX2Vocoder": "diffusers.pipelines.ltx2.vocoder",
+    "LTX2VocoderWithBWE": "diffusers.pipelines.ltx2.vocoder",
 }
 _LIBRARIES = ("diffusers", "transformers")  # whose classes read safetensors and run no code of the folder's
 
@@ -128,8 +131,8 @@ class Parts:
         return network.eval()
 
     def _narrowed(self, part: str, network: Any) -> Any:
-        """The large networks in the precision of the placement; an autoencoder weighs little and would show it."""
-        if part == "vae" or self.placement.precision in ("float32", "bfloat16"):
+        """The large networks in the precision of the placement; what pictures and sound come of would show it."""
+        if part in ("vae", "audio_vae", "vocoder") or self.placement.precision in ("float32", "bfloat16"):
             return network
         from cinecanvas.runtime.narrow import narrowed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from cinecanvas.canvas import Canvas, Track, latent_keep
-from cinecanvas.model import Card, Frames
+from cinecanvas.grid import Grid
+from cinecanvas.model import Card, Frames, SoundCode
 from cinecanvas.ramp import Ramp
 
 SHARED = 4  # cells-in-time that two parts of a film share when they are decoded apart
@@ -54,6 +56,15 @@ def latent_canvas(canvas: Canvas, card: Card, encode: Encode, *, device: str) ->
     stride = card.strides[0]
     start = (1 + (old.start - 1) // stride if card.causal else old.start // stride) if old.start else 0
     return replace(canvas, tracks={"video": Track(x[:, :, lent:], known[:, :, lent:], grid, start)})
+
+
+def sound_track(video: Track, code: SoundCode, *, device: str) -> Track:
+    """The sound of the moments of a track of pixels (B, C, T, H, W), all of it to be made."""
+    start, stop = (code.before(n, video.grid.fps) for n in (video.start, video.start + video.x.shape[2]))
+    t, y = code.strides
+    grid = Grid(frames=1 + (stop - 1) * t, height=code.bins, width=1, fps=code.moments, strides=(t, y, 1))
+    keep = torch.zeros(len(video.x), 1, stop - start, *grid.cells[1:], device=device)
+    return Track(keep.repeat(1, code.channels, 1, 1, 1), keep, grid, start)
 
 
 def neighbourly(rgb: Tensor, keep: Tensor) -> Tensor:
@@ -149,3 +160,10 @@ def frames_of(rgb: Tensor) -> Frames:
     if isinstance(pixels, FakeTensor):  # a rehearsal has shapes only
         return Frames(np.broadcast_to(np.uint8(0), (*rgb.shape[1:], 3)))
     return Frames(np.ascontiguousarray(pixels.movedim(0, -1).cpu().numpy()))
+
+
+def samples_of(wave: Tensor) -> np.ndarray[Any, Any]:
+    """Sound (channels, s) in [-1, 1] as what decode yields: float32 (s, channels)."""
+    if isinstance(wave, FakeTensor):  # a rehearsal has shapes only
+        return np.broadcast_to(np.float32(0), wave.T.shape)
+    return np.ascontiguousarray(wave.float().clamp(-1, 1).T.cpu().numpy())
