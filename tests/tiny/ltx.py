@@ -1,4 +1,4 @@
-"""Tiny LTX-Video checkpoints, with a decoder that cleans up and with one that does not."""
+"""Tiny LTX-Video checkpoints: plain, with a decoder that cleans up, and for the pipeline of conditions (0.9.5 on)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from tiny import words
 
-KINDS = ("plain", "cleaning")
+KINDS = ("plain", "cleaning", "conditions")
 
 
 def save(folder: Path, kind: str) -> Path:
@@ -23,6 +23,7 @@ def pipeline(kind: str) -> Any:
     from diffusers import (
         AutoencoderKLLTXVideo,
         FlowMatchEulerDiscreteScheduler,
+        LTXConditionPipeline,
         LTXPipeline,
         LTXVideoTransformer3DModel,
     )
@@ -57,17 +58,18 @@ def pipeline(kind: str) -> Any:
     vae.latents_mean.copy_(torch.linspace(-0.1, 0.1, 8))
     vae.latents_std.copy_(torch.linspace(0.8, 1.2, 8))
     config = T5Config(vocab_size=128, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
-    return LTXPipeline(
+    growing = {
+        "use_dynamic_shifting": True,
+        "base_shift": 0.95,
+        "max_shift": 2.05,
+        "base_image_seq_len": 1024,
+        "max_image_seq_len": 4096,
+        "shift_terminal": 0.1,
+    }
+    return (LTXConditionPipeline if kind == "conditions" else LTXPipeline)(
         tokenizer=words.t5(),
         text_encoder=T5EncoderModel(config).eval(),
         vae=vae.eval(),
         transformer=transformer.eval(),
-        scheduler=FlowMatchEulerDiscreteScheduler(
-            use_dynamic_shifting=True,
-            base_shift=0.95,
-            max_shift=2.05,
-            base_image_seq_len=1024,
-            max_image_seq_len=4096,
-            shift_terminal=0.1,
-        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(**({} if kind == "conditions" else growing)),
     )
