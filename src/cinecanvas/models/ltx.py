@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cinecanvas.model import Card, Family, Frames, Recipe, Terms
@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # Cards are read on machines without torch
 
 _TOKENS = {"LTXConditionPipeline": 256}  # of a prompt, by the pipeline that a folder is published for; 128 of others
 _WORN = 0.05, 0.025  # what a decoder that cleans up is told of the noise, and how much it is given
-_LONGEST = 24  # cells-in-time that are decoded at once
 
 
 class LTX:
@@ -79,26 +78,41 @@ class LTX:
         return {"video": x0.roll(turn, 2)}
 
     def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
-        """RGB uint8 (t, H, W, 3), whole or in parts: its decoder looks both ways in time."""
-        from cinecanvas.models.latents import in_parts
+        """RGB uint8 (t, H, W, 3), a few cells-in-time after the other; the memory is what its layers hold.
 
-        latents = z["video"][:1]
-        return in_parts(latents, self._decoded, stride=self.card.strides[0], longest=_LONGEST, memory=memory)
-
-    def _decoded(self, latents: Tensor) -> Tensor:
-        """A part of a film (3, t, H, W) in [-1, 1]."""
+        Its decoder looks ahead: where a film is continued, the last frames before were made without what follows.
+        """
         import torch
 
-        vae = self._parts.network("vae")
-        x = latents.to(vae.device) * _row(vae.latents_std) / vae.config.scaling_factor + _row(vae.latents_mean)
+        from cinecanvas.models.latents import frames_of
+        from cinecanvas.models.ltx_decoder import Memory, decoded
+
+        vae, past = self._parts.network("vae"), memory or Memory()
         time = None
         if vae.config.timestep_conditioning:
-            told, share = _WORN
-            eps = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-            x, time = (1 - share) * x + share * eps, torch.tensor([told], device=x.device, dtype=vae.dtype)
-        with torch.random.fork_rng(devices=[]):  # some of its blocks draw noise of their own
-            torch.manual_seed(0)
-            return vae.decode(x.to(vae.dtype), time, return_dict=False)[0][0].float().clamp(-1, 1)
+            time = torch.tensor([_WORN[0]], device=vae.device, dtype=vae.dtype)
+        way = decoded(vae.decoder, self._worn(z["video"][:1], past.cells), time, past)
+        while True:
+            try:
+                with torch.inference_mode():
+                    frames = frames_of(next(way)[0].float().clamp(-1, 1))
+            except StopIteration as end:
+                return end.value
+            yield frames
+
+    def _worn(self, latents: Tensor, first: int) -> Iterator[Tensor]:
+        """Latents (1, C, T', H', W') from a film's cell `first` on as its decoder wants them, a few cells at a time."""
+        import torch
+
+        from cinecanvas.models.ltx_decoder import AT_ONCE
+
+        vae = self._parts.network("vae")
+        for x in latents.split(AT_ONCE, 2):
+            x = x.to(vae.device) * _row(vae.latents_std) / vae.config.scaling_factor + _row(vae.latents_mean)
+            if vae.config.timestep_conditioning:
+                x = (1 - _WORN[1]) * x + _WORN[1] * strewn(x.shape, first).to(x)
+            first += x.shape[2]
+            yield x.to(vae.dtype)
 
     def _keyframes(self, canvas: Canvas) -> dict[str, Tensor]:
         """Frames that are known but cannot be pinned: their codes (B, C, n, H', W') and where they stand (B, n).
@@ -166,6 +180,14 @@ class LTX:
         vae = self._parts.network("vae")
         code = vae.encode(rgb.to(vae.dtype)).latent_dist.mode().float()
         return (code - _row(vae.latents_mean)) * vae.config.scaling_factor / _row(vae.latents_std)
+
+
+def strewn(shape: Sequence[int], first: int = 0) -> Tensor:
+    """Noise (B, C, T', H', W') of the cells-in-time from `first` on, always the same for each."""
+    import torch
+
+    cells = (torch.Generator().manual_seed(first + cell) for cell in range(shape[2]))
+    return torch.stack([torch.randn((*shape[:2], *shape[3:]), generator=cell) for cell in cells], 2)
 
 
 def _row(values: Tensor) -> Tensor:
