@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,6 +20,10 @@ from cinecanvas.model import Model
 from cinecanvas.models.keyframes import apart
 from cinecanvas.models.latents import rolled
 from cinecanvas.models.ltx import strewn
+from cinecanvas.models.ltx_decoder import AT_ONCE, Memory, decoded
+from cinecanvas.reel import Cut, Reel
+from cinecanvas.runtime.memory import Meter
+from cinecanvas.runtime.placement import Placement
 
 STEPS = 4
 
@@ -54,12 +60,20 @@ def levels(model: Model, grid: Grid) -> tuple[float, ...]:
 
 @pytest.fixture(autouse=True)
 def the_noise_of_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Theirs draws what it adds before it decodes; ours always adds the same."""
+    """Theirs draws what it adds before it decodes and within; ours always adds the same."""
+    from diffusers import AutoencoderKLLTXVideo
+
     for name in ("pipeline_ltx", "pipeline_ltx_image2video"):
-        monkeypatch.setattr(
-            f"diffusers.pipelines.ltx.{name}.randn_tensor",
-            lambda shape, **_: strewn(shape),
-        )
+        monkeypatch.setattr(f"diffusers.pipelines.ltx.{name}.randn_tensor", lambda shape, **_: strewn(shape))
+    monkeypatch.setattr(AutoencoderKLLTXVideo, "decode", seeded(AutoencoderKLLTXVideo.decode))
+
+
+def seeded(decode: Callable[..., Any]) -> Callable[..., Any]:
+    def way(*given: Any, **named: Any) -> Any:
+        torch.manual_seed(0)
+        return decode(*given, **named)
+
+    return way
 
 
 @pytest.mark.parametrize("kind", ["plain", "cleaning"])
@@ -149,10 +163,10 @@ def test_conditions_become_the_same_frames(
 def test_a_keyframe_at_another_frame_gives_other_frames(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control of the test above: theirs is told a frame later, which moves no pixel of what is shown."""
+    """The control of the test above: theirs is told of it four frames later."""
     model = opened(folders["conditions"])
     grid = grid_of(model.card, frames=33, width=96, height=64)
-    frames = conditioned(folders["conditions"], monkeypatch, starting(model, grid), {14: pictures(64, 96)})
+    frames = conditioned(folders["conditions"], monkeypatch, starting(model, grid), {17: pictures(64, 96)})
     canvas = laid(grid, {13: pictures(64, 96)})
     assert psnr(ours(model, canvas, levels(model, grid), guidance=3.0), frames) < 60
 
@@ -216,3 +230,70 @@ def test_frames_apart_are_pictures_or_clips_within_what_is_known() -> None:
     assert shown(range(3, 20)) == (range(3, 12), range(11, 20))  # the ends of a clip that holds one cell
     assert shown(range(2, 16)) == (range(2, 11), range(7, 16))
     assert shown(range(18)) == (range(17, 18),)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["both-ways", "back"])
+@pytest.mark.parametrize("cleaning", [False, True], ids=["plain", "cleaning"])
+@pytest.mark.parametrize("cells", [1, 3, 30])
+def test_a_decoder_gives_a_few_cells_at_a_time_what_it_gives_of_all(cells: int, cleaning: bool, causal: bool) -> None:
+    vae = ltx.autoencoder(cleaning=cleaning, causal=causal)
+    z = torch.randn(1, 8, cells, 2, 3, generator=torch.Generator().manual_seed(2))
+    time = torch.tensor([0.05]) if cleaning else None
+    with torch.inference_mode():
+        whole = vae.decode(z, time, return_dict=False)[0]
+        parts = [rgb for rgb, _ in decoded(vae.decoder, z.split(AT_ONCE, 2), time, Memory())]
+    assert max(rgb.shape[2] for rgb in parts) <= 8 * AT_ONCE
+    assert torch.allclose(torch.cat(parts, 2), whole, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["plain", "cleaning", "causal"])
+@pytest.mark.parametrize("split", [2, 11, 29])
+def test_a_film_in_windows_is_decoded_as_a_whole(folders: dict[str, Path], kind: str, split: int) -> None:
+    """Though the decoder of a window that looks ahead does not see the next: its last frames wait for it."""
+    model = opened(folders[kind])
+    z = torch.randn(1, 8, 30, 2, 2, generator=torch.Generator().manual_seed(2))
+    film = Counted()
+    cut = Cut(source=8, fps=8, frames=8 * 29 + 1, crop=(64, 64))
+    reel = Reel(model, cast(Any, film), cut, cells=30, timed=lambda _: nullcontext())
+    for start, stop in ((0, split), (max(0, split - 4), 30)):
+        list(reel.add({"video": z[:, :, start:stop]}, start=start, stop=stop))
+    assert psnr(np.stack(film.frames), whole(model, z)) > 60
+
+
+class Counted:
+    """What a reel writes to."""
+
+    def __init__(self) -> None:
+        self.frames: list[np.ndarray] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.frames)
+
+    def add(self, frame: np.ndarray) -> None:
+        self.frames.append(frame)
+
+
+def whole(model: Any, z: torch.Tensor) -> np.ndarray:
+    """Frames of latents that are decoded at once, by their autoencoder itself."""
+    vae = model._parts.network("vae")
+    mean, std = (row.view(1, -1, 1, 1, 1) for row in (vae.latents_mean, vae.latents_std))
+    x, time = z * std + mean, None
+    if vae.config.timestep_conditioning:
+        x, time = 0.975 * x + 0.025 * strewn(x.shape), torch.tensor([0.05])
+    with torch.inference_mode():
+        rgb = vae.decode(x, time, return_dict=False)[0][0].clamp(-1, 1)
+    return ((rgb.movedim(0, -1) + 1) * 127.5).round().byte().numpy()
+
+
+def test_a_long_film_takes_no_more_memory_to_decode_than_a_short_one(folders: dict[str, Path]) -> None:
+    model = opened(folders["plain"], Placement(precision="float32", rehearsed=True))
+
+    def peak(cells: int) -> int:
+        with Meter() as meter, meter.phase() as found:
+            for _ in model.decode({"video": torch.zeros(1, 8, cells, 2, 2)}):
+                pass
+        return found[0] - 4 * 8 * cells * 2 * 2  # its latents
+
+    peak(1)  # which loads the network
+    assert peak(181) <= peak(31)

@@ -80,7 +80,7 @@ class LTX:
     def decode(self, z: Tensors, *, memory: Any = None) -> Generator[Frames, None, Any]:
         """RGB uint8 (t, H, W, 3), a few cells-in-time after the other; the memory is what its layers hold.
 
-        Its decoder looks ahead: where a film is continued, the last frames before were made without what follows.
+        Its decoder looks ahead: frames at the end of what is there say how a film that goes on gets them whole.
         """
         import torch
 
@@ -95,14 +95,14 @@ class LTX:
         while True:
             try:
                 with torch.inference_mode():
-                    frames = frames_of(next(way)[0].float().clamp(-1, 1))
+                    rgb, resume = next(way)
+                    frames = frames_of(rgb[0].float().clamp(-1, 1))
             except StopIteration as end:
                 return end.value
-            yield frames
+            yield frames._replace(resume=resume)
 
     def _worn(self, latents: Tensor, first: int) -> Iterator[Tensor]:
         """Latents (1, C, T', H', W') from a film's cell `first` on as its decoder wants them, a few cells at a time."""
-        import torch
 
         from cinecanvas.models.ltx_decoder import AT_ONCE
 
@@ -232,6 +232,7 @@ _DISTILLED = Listed(at=(1.0, 0.9937, 0.9875, 0.9812, 0.975, 0.9094, 0.725, 0.421
 _TASKS = {"text_to_video": EXACT, "text_to_image": EXACT} | all_by(
     ("exact", "noise per token"), "image_to_video", *CANVAS
 )
+_TASKS |= {"keyframes": ("exact", "noise per token, frames within a cell as tokens beside the others")}
 _TASKS |= {"loop": ("approximate", "noise per token, the ring turned from step to step")}
 
 

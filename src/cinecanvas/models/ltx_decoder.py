@@ -33,25 +33,26 @@ class Memory:
 
 def decoded(
     decoder: Any, parts: Iterable[Tensor], time: Tensor | None, memory: Memory
-) -> Generator[Tensor, None, Memory]:
+) -> Generator[tuple[Tensor, Memory | None], None, Memory]:
     """Pixels (B, 3, t, H, W) of latents (B, C, T', H', W') that come in parts, all of them once the parts are over.
 
-    time: what a decoder that cleans up is told of the noise. Returns what its continuation needs.
+    time: what a decoder that cleans up is told of the noise. With pixels before their time comes the memory of a film
+    in which they were not given yet. Returns what the continuation of all that was given needs.
     """
     held, skip, cells, none = memory.held, memory.early, memory.cells, None
     for x in parts:
         rgb, held = _round(decoder, x, time, held, ends=range(0))
         cells, none = cells + x.shape[2], x[:, :, :0]
         if rgb.shape[2] > skip:
-            yield rgb[:, :, skip:]
+            yield rgb[:, :, skip:], None
         skip = max(0, skip - rgb.shape[2])
-    early, rest = 0, held
+    early, rest, settled = 0, held, Memory(held, cells, skip)
     if none is not None and not decoder.conv_in.is_causal:
         for first in range(0, _convolutions(decoder), AT_ONCE):  # a few layers at a time, or all would end at once
             rgb, rest = _round(decoder, none, time, rest, ends=range(first, first + AT_ONCE))
             early += rgb.shape[2]
             if rgb.shape[2] > skip:
-                yield rgb[:, :, skip:]
+                yield rgb[:, :, skip:], settled
             skip = max(0, skip - rgb.shape[2])
     return Memory(held, cells, early)
 
