@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cinecanvas.errors import Unsupported
-from cinecanvas.ramp import STRAIGHT, Cosine, Karras, Line, Listed, Ramp, Table
+from cinecanvas.ramp import STRAIGHT, Cosine, Karras, Line, LinearQuadratic, Listed, Ramp, Table
 
 
 def flow(sigmas: torch.Tensor) -> list[float]:
@@ -43,6 +43,13 @@ def test_a_flow_scheduler_by_itself_ends_at_a_shifted_thousandth(steps: int) -> 
     theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
     theirs.set_timesteps(steps)
     assert close(Line(least=0.001, twice=True, closed=True).levels(steps, shift=3.0, cells=0), theirs.sigmas.tolist())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 40])
+def test_ltx_from_0_9_5_on_begins_in_a_line_and_ends_in_a_parabola(steps: int) -> None:
+    from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
+
+    assert close(LinearQuadratic().levels(steps, shift=1.0, cells=0)[:-1], linear_quadratic_schedule(steps).tolist())
 
 
 @pytest.mark.parametrize("cells", [1024, 2048, 9000])

@@ -22,10 +22,15 @@ Fidelity = Literal["exact", "approximate"]
 
 
 class Frames(NamedTuple):
-    """What decode yields, in time order: RGB uint8 (t, H, W, 3) and sound float32 (s, channels), either maybe empty."""
+    """What decode yields, in time order: RGB uint8 (t, H, W, 3) and sound float32 (s, channels), either maybe empty.
+
+    resume: set where a decoder looks ahead and the cells that follow were not there. A film that has them leaves these
+    frames and all after them, and goes on with this memory: then they come again, as they are.
+    """
 
     rgb: np.ndarray[Any, Any]
     sound: np.ndarray[Any, Any] | None = None
+    resume: Any = None
 
 
 class Score(BaseModel):

@@ -153,6 +153,29 @@ class Listed(BaseModel):
         return TRAINED * level
 
 
+class LinearQuadratic(BaseModel):
+    """Half of the steps in a line from 1 to 1 - `slow`, the others ever longer (Polyak et al. 2024, Movie Gen)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["linear_quadratic"] = "linear_quadratic"
+    slow: float = 0.025
+
+    def levels(self, steps: int, *, shift: float, cells: int) -> Levels:
+        """steps + 1 levels, from the first to 0; the shift is its own."""
+        first = steps // 2
+        if not first:
+            return (1.0, 0.0)
+        step, rest = self.slow / first, steps - first
+        bend = (1 - self.slow - step * rest) / rest**2
+        line = (1 - i * step for i in range(first))
+        return (*line, *(1 - self.slow - i * step - bend * i * i for i in range(rest)), 0.0)
+
+    def timestep(self, level: float) -> float:
+        """What the network is told at a level."""
+        return TRAINED * level
+
+
 class Cosine(BaseModel):
     """Stable Cascade's: the signal's share is a squared cosine of a time in 0..1 (Nichol & Dhariwal 2021), bounded."""
 
@@ -184,7 +207,7 @@ class Cosine(BaseModel):
         return math.cos((time + self.lead) / (1 + self.lead) * math.pi / 2)
 
 
-Ramp = Annotated[Line | Table | Karras | Listed | Cosine, Field(discriminator="kind")]
+Ramp = Annotated[Line | Table | Karras | Listed | LinearQuadratic | Cosine, Field(discriminator="kind")]
 STRAIGHT = Line()
 
 

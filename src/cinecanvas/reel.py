@@ -110,11 +110,11 @@ class Reel:
             parts[0] |= self._sounds(stop)
         if self._cut.lead:
             parts = [{name: _led_in(z[:, :, 1:]) for name, z in part.items()} for part in parts]
-        self._shown = stop
+        self._shown, goes_on = stop, stop < len(self._ready)
         ways = [self._model.decode(part, memory=memory) for part, memory in zip(parts, self._memories, strict=False)]
         while True:
             with self._timed("decode"):
-                groups = [self._next(way, number) for number, way in enumerate(ways)]
+                groups = [self._next(way, number, goes_on=goes_on) for number, way in enumerate(ways)]
             if groups[0] is None:
                 return
             with self._timed("write"):
@@ -131,13 +131,21 @@ class Reel:
         first, self._given = self._given, min(known, begins("sound", stop, card, self._grid) + _EARLY)
         return {"sound": sound[:, :, first : self._given], "sound_after": sound[:, :, self._given : known]}
 
-    def _next(self, way: Generator[Frames, None, Any], number: int) -> Any:
-        """The next frames of a decoder; at its end None, and what it remembers is kept."""
+    def _next(self, way: Generator[Frames, None, Any], number: int, *, goes_on: bool) -> Any:
+        """The next frames of a decoder; at its end None, and what it remembers is kept.
+
+        Frames that want to see what follows wait for it, while the film goes on.
+        """
         try:
-            return next(way)
+            frames = next(way)
         except StopIteration as end:
             self._memories[number] = end.value
             return None
+        if goes_on and frames.resume is not None:
+            self._memories[number] = frames.resume
+            way.close()
+            return None
+        return frames
 
     def _put(self, frame: np.ndarray) -> None:
         """A frame as often as the film shows it."""

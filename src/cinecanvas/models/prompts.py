@@ -23,10 +23,13 @@ MOST = 2 << 30  # bytes, of all prompts; those not asked for longest go first
 Read = Callable[[Sequence[str]], Mapping[str, Tensor]]  # n prompts to tensors of n rows
 
 
-def remembered(parts: Parts, text: Sequence[str], read: Read, *, by: Sequence[str]) -> dict[str, Tensor]:
-    """Tensors of as many rows as prompts: of those read before from disk, of the others from the encoders `by`."""
+def remembered(parts: Parts, text: Sequence[str], read: Read, *, by: Sequence[str], way: str = "") -> dict[str, Tensor]:
+    """Tensors of as many rows as prompts: of those read before from disk, of the others from the encoders `by`.
+
+    way: a name for how they read, for a family that has several.
+    """
     folder = settings().cache / "prompts"
-    names = {prompt: _name(parts, by, prompt) for prompt in dict.fromkeys(text)}
+    names = {prompt: _name(parts, by, prompt, way) for prompt in dict.fromkeys(text)}
     rows = {prompt: found for prompt, name in names.items() if (found := _kept(folder / name)) is not None}
     fresh = [prompt for prompt in names if prompt not in rows]
     if fresh:
@@ -39,9 +42,11 @@ def remembered(parts: Parts, text: Sequence[str], read: Read, *, by: Sequence[st
     return {name: torch.cat([rows[prompt][name].to(device) for prompt in text]) for name in rows[text[0]]}
 
 
-def _name(parts: Parts, by: Sequence[str], prompt: str) -> str:
-    """The digest of all that the states depend on: the encoders' files, the precision, the words."""
+def _name(parts: Parts, by: Sequence[str], prompt: str, way: str) -> str:
+    """The digest of all that the states depend on: the encoders' files and how they read, the precision, the words."""
     digest = hashlib.sha256(f"{parts.placement.precision}\0{prompt}".encode())
+    if way:
+        digest.update(f"\0{way}".encode())
     for lora, _ in (change for part in by for change in parts.changes.get(part, ())):
         digest.update(f"\0{lora.digest}\0{lora.weight}".encode())
     for part in by:
