@@ -254,7 +254,13 @@ def test_a_film_in_windows_is_decoded_as_a_whole(folders: dict[str, Path], kind:
     z = torch.randn(1, 8, 30, 2, 2, generator=torch.Generator().manual_seed(2))
     film = Counted()
     cut = Cut(source=8, fps=8, frames=8 * 29 + 1, crop=(64, 64))
-    reel = Reel(model, cast(Any, film), cut, cells=30, timed=lambda _: nullcontext())
+    reel = Reel(
+        model,
+        cast(Any, film),
+        cut,
+        grid=grid_of(model.card, frames=8 * 29 + 1, width=64, height=64),
+        timed=lambda _: nullcontext(),
+    )
     for start, stop in ((0, split), (max(0, split - 4), 30)):
         list(reel.add({"video": z[:, :, start:stop]}, start=start, stop=stop))
     assert psnr(np.stack(film.frames), whole(model, z)) > 60
