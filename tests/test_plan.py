@@ -11,7 +11,8 @@ import pytest
 
 from cinecanvas.errors import Unsupported
 from cinecanvas.model import Card, Cost, Recipe
-from cinecanvas.plan import Budget, Phases, Plan, keep_paces, paced, plan, read_paces, windows
+from cinecanvas.pace import Phases, keep_paces, paced, read_paces
+from cinecanvas.plan import Budget, Plan, plan, windows
 from cinecanvas.ramp import Listed
 from cinecanvas.request import STILL, Clip, Cue, Request, text_to_video
 

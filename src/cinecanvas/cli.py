@@ -353,8 +353,8 @@ def variations(
 def plan(prompt: Prompt, as_json: Json = False, *, options: Options) -> None:
     """Say what `generate` would do and what it would cost, without doing it."""
     from cinecanvas.models import advice, card, pinned, understood
+    from cinecanvas.pace import read_paces
     from cinecanvas.plan import plan as planned
-    from cinecanvas.plan import read_paces
     from cinecanvas.settings import settings
 
     request = pinned(text_to_video(prompt, **options))

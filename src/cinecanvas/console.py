@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # none of it is needed to print the help
     from cinecanvas.jobs.job import Job
     from cinecanvas.media.assets import Holding
     from cinecanvas.model import Card
-    from cinecanvas.plan import Pass, Phases, Plan
+    from cinecanvas.pace import Phases
+    from cinecanvas.plan import Pass, Plan
     from cinecanvas.world.captions import Reading
 
 _LINES = 10.0  # s between two lines where there is no terminal

@@ -21,7 +21,8 @@ from cinecanvas.media.intake import describe, take
 from cinecanvas.media.video import Film, VideoInfo, check_destination, info, writing
 from cinecanvas.model import Card, Model
 from cinecanvas.models import advice, card, load, others, pinned, understood
-from cinecanvas.plan import Budget, Pass, Phases, Plan, keep_paces, paced, plan, read_paces
+from cinecanvas.pace import Phases, keep_paces, paced, read_paces
+from cinecanvas.plan import Budget, Pass, Plan, plan
 from cinecanvas.request import STILL, Request
 from cinecanvas.settings import Settings, settings
 from cinecanvas.world.captions import Reading

@@ -6,31 +6,25 @@ import hashlib
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from cinecanvas.errors import Unsupported
 from cinecanvas.grid import Grid
 from cinecanvas.layout import Placed, lay, part, task
 from cinecanvas.media.audio import Piece
 from cinecanvas.model import Card, Cost, Recipe
+from cinecanvas.pace import UNMEASURED, Pace, Phases
 from cinecanvas.ramp import STRAIGHT, Ramp
 from cinecanvas.request import STILL, Lora, Media, Order, Request
 from cinecanvas.schedule import Schedule, schedule
 
-Pace: TypeAlias = Mapping[str, float]  # by phase, how many times slower this machine has proved than foretold
 MOST_CROPPED = 2.0  # a shape that would lose more than half of every picture is refused
 
-UNMEASURED: Pace = MappingProxyType({})
 NOTHING: Mapping[str, Media] = MappingProxyType({})
 
-_PACES = TypeAdapter(dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]])
 _ENCODE_PIXEL = 2e-8  # s, measured: H.264 at its medium preset on two cores
 _OPEN = 0.1  # s, to open, flush and move a file
 _FLOPS = 5e10  # 1/s, of two cores: a first guess for a Card without a measured cost
@@ -102,27 +96,6 @@ class Pass(BaseModel):
         """Its noise per step and moment."""
         times = self.grid.times()
         return schedule(self.order, self.steps, times, shift=self.shift, ramp=self.ramp, cells=self.cells)
-
-
-class Phases(BaseModel):
-    """Seconds of the parts of a trip."""
-
-    model_config = ConfigDict(frozen=True)
-
-    load: float = 0.0
-    prepare: float = 0.0
-    denoise: float = 0.0
-    decode: float = 0.0
-    write: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """All of them together (s)."""
-        return self.load + self.prepare + self.denoise + self.decode + self.write
-
-    def at(self, pace: Pace) -> Phases:
-        """The same on a machine of that pace."""
-        return Phases(**{name: value * pace.get(name, 1.0) for name, value in self.model_dump().items()})
 
 
 class Plan(BaseModel):
@@ -215,36 +188,6 @@ def plan(
     )
     _check_budget(made, budget)
     return made
-
-
-def paced(before: Pace, foretold: Phases, measured: Phases) -> dict[str, float]:
-    """The new pace of this machine after a run: per phase, measured over foretold seconds, smoothed over runs."""
-    after = dict(before)
-    for name, told in foretold.model_dump().items():
-        took = getattr(measured, name)
-        # what took next to nothing was not really done: the weights were still loaded
-        if told > 0 and took > told / 100:
-            # half a second on both sides: what is over at once says little about what takes long
-            ratio = (took + 0.5) / (told + 0.5)
-            after[name] = math.sqrt(before[name] * ratio) if name in before else ratio
-    return after
-
-
-def read_paces(cache: Path) -> dict[str, dict[str, float]]:
-    """What is known of this machine, by model; a file that is missing or broken is nothing known."""
-    try:
-        return _PACES.validate_json((cache / "paces.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-
-
-def keep_paces(cache: Path, paces: Mapping[str, Pace]) -> None:
-    """Remember them; a cache that cannot be written is no reason to fail."""
-    with suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        aside = cache / f"paces.{os.getpid()}.partial"
-        aside.write_text(json.dumps({model: dict(pace) for model, pace in paces.items()}))
-        aside.replace(cache / "paces.json")
 
 
 def _check_tasks(request: Request, card: Card, others: Iterable[Card]) -> None:

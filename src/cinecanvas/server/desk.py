@@ -30,7 +30,8 @@ from cinecanvas.media.destination import told
 from cinecanvas.media.fetch import Web, check_url
 from cinecanvas.media.warden import Warden
 from cinecanvas.models import card, others, pinned, ready
-from cinecanvas.plan import plan, read_paces
+from cinecanvas.pace import read_paces
+from cinecanvas.plan import plan
 from cinecanvas.request import Media, draw_seed
 from cinecanvas.settings import Settings
 
