@@ -19,6 +19,7 @@ from tiny import loras as files
 from cinecanvas import cli, models
 from cinecanvas.canvas import Canvas
 from cinecanvas.errors import BadRequest, BadWeights, CinecanvasError, Unsupported
+from cinecanvas.generate import generate
 from cinecanvas.model import Model, Weights
 from cinecanvas.models import recognised, shelf
 from cinecanvas.models.checkpoint import Parts, layout
@@ -291,3 +292,25 @@ def test_a_file_that_is_cut_off_or_gone_is_refused(folders: dict[str, Path], tmp
     with pytest.raises(BadRequest, match="a LoRA, which replaces nothing"):
         shelf.add("other", Path(shutil.copy(whole, tmp_path / "o.safetensors")), where, base="tiny-wan")
     assert json.loads((where.models / "look.json").read_text())["lora"]
+
+
+def test_a_model_that_is_loaded_elsewhere_is_not_left_unchanged_in_silence(
+    folders: dict[str, Path], tmp_path: Path, where: Settings
+) -> None:
+    net = network(folders["wan"], "transformer")
+    shelf.add("tiny-wan", folders["wan"], where)
+    shelf.add("look", files.diffusers_layout(tmp_path / "look.safetensors", {"transformer": net}), where)
+    request = text_to_video("a fox", model="tiny-wan", width=64, height=64, loras=(Lora(name="look"),))
+    with pytest.raises(Unsupported, match="loaded elsewhere"):
+        list(generate(request, out=tmp_path / "a.mp4", where=where, models=models.load))
+
+
+@pytest.mark.parametrize("header", ["[1]", "5", "null", "{"])
+def test_a_header_that_is_no_header_is_refused_in_one_line(
+    folders: dict[str, Path], tmp_path: Path, where: Settings, header: str
+) -> None:
+    shelf.add("tiny-wan", folders["wan"], where)
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(BadWeights, match="is not a safetensors file, or it is damaged"):
+        shelf.add("odd", file, where, base="tiny-wan")

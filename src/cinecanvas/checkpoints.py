@@ -71,7 +71,7 @@ def _list(as_json: bool) -> None:
     for name, receipt in lone.items():
         other = f"replaces the transformer of {receipt.base}" if receipt.base else "no family here knows its networks"
         what = f"a LoRA: --lora {name}:1" if receipt.lora else other
-        print(f"{name}: {_file(receipt)}, {what}")
+        print(f"{name}: {receipt.path}, {what}")
     for family, trouble in broken.items():
         print(f"{family}: {trouble}", file=sys.stderr)
     print(elsewhere())
@@ -152,7 +152,7 @@ def add_model(
     if as_json:
         print(receipt.model_dump_json())
     elif not quiet:
-        print(f"{name}: {_file(receipt)}, {size_of(receipt.bytes)}")
+        print(f"{name}: {receipt.path}, {size_of(receipt.bytes)}")
 
 
 @models.command("remove")
@@ -171,7 +171,7 @@ def remove_model(name: Name, as_json: Json = False, quiet: Quiet = False) -> Non
     if as_json:
         print(json.dumps({"name": name, "freed": freed}))
     elif not quiet:
-        print(f"{name}: {size_of(freed)} are free again" if ours else f"{name}: forgotten; {_file(receipt)} stays")
+        print(f"{name}: {size_of(freed)} are free again" if ours else f"{name}: forgotten; {receipt.path} stays")
 
 
 @models.command("verify")
@@ -279,11 +279,6 @@ def _said(weights: dict[str, Any]) -> str:
         "absent": f"not here{all_of}",
         "damaged": f"damaged: {weights.get('trouble', '')}",
     }[weights["state"]]
-
-
-def _file(receipt: Receipt) -> str:
-    single = receipt.base or receipt.lora
-    return str(receipt.folder / next(iter(receipt.files))) if single else str(receipt.folder)
 
 
 def _settings() -> Settings:

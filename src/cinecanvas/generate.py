@@ -479,6 +479,8 @@ def _loaded(models: Callable[[str], Model] | None, chosen: Card, made: Plan, her
     if here.threads:
         torch.set_num_threads(here.threads)
     if models is not None:
+        if made.request.loras:
+            raise Unsupported("LoRA files were asked of a model that is loaded elsewhere", do="Leave out models=")
         return models(chosen.name), []
     if chosen.source is None:
         return load(chosen.name, where=here), []

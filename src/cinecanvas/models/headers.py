@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cinecanvas.errors import BadWeights
 
@@ -68,8 +68,7 @@ def is_lora(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            names = json.loads(file.read(min(length, _HEADER)))
+            names, _ = _header(file, path.stat().st_size)
     except (OSError, ValueError, struct.error):
         return False  # whoever reads it next says what is wrong
     return any(mark in name for name in names for mark in _LORA)
@@ -77,12 +76,20 @@ def is_lora(path: Path) -> bool:
 
 def _safetensors(file: BinaryIO, size: int) -> tuple[int, bool]:
     """The bytes that a file must have by its header, and True: it may have no more."""
+    header, begins = _header(file, size)
+    ends = [_whole(facts["data_offsets"][1]) for name, facts in header.items() if name != "__metadata__"]
+    return begins + max(ends, default=0), True
+
+
+def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+    """What the header of safetensors says of each tensor by its name, and where their data begin."""
     (length,) = struct.unpack("<Q", file.read(8))
     if not 0 < length <= min(size - 8, _HEADER):
         raise ValueError("header")
     header = json.loads(file.read(length))
-    ends = [_whole(facts["data_offsets"][1]) for name, facts in header.items() if name != "__metadata__"]
-    return 8 + length + max(ends, default=0), True
+    if not isinstance(header, dict):
+        raise ValueError("header")
+    return header, 8 + length
 
 
 def _whole(number: object) -> int:

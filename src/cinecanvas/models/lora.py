@@ -94,7 +94,8 @@ def merge(changes: Mapping[str, Change], network: nn.Module, *, weight: float) -
         kept = module.weight.data
         kept.copy_(torch.addmm(kept.float().flatten(1), up, down, alpha=weight).view_as(kept))
         if change.bias is not None:
-            module.bias.data.add_(change.bias.to(module.bias.dtype), alpha=weight)
+            bias = module.bias.data
+            bias.copy_(bias.float() + weight * change.bias.float())
 
 
 def _converted(tensors: dict[str, Tensor], layout: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -145,7 +146,8 @@ def _by_part(tensors: Mapping[str, Tensor], layout: Mapping[str, Any]) -> dict[s
 
 
 def _changes(part: str, tensors: Mapping[str, Tensor], adapter: Mapping[str, Any]) -> dict[str, Change]:
-    """The layers of one part; `adapter` is what the file says of how it was trained."""
+    """The layers of one part; `adapter` is what the file says of how all of them were trained."""
+    own = {key.removeprefix(f"{part}."): value for key, value in adapter.items() if key.startswith(f"{part}.")}
     found = {}
     for name, down in tensors.items():
         layer, mark, _ = name.partition(".lora_A.")
@@ -154,21 +156,20 @@ def _changes(part: str, tensors: Mapping[str, Tensor], adapter: Mapping[str, Any
         up, bias = tensors[f"{layer}.lora_B.weight"], tensors.get(f"{layer}.lora_B.bias")
         if up.shape[1] != down.shape[0]:
             raise ValueError(layer)
-        found[layer] = Change(down * _share(part, layer, len(down), adapter), up, bias)
+        found[layer] = Change(down * _share(layer, len(down), own), up, bias)
     left = sum("lora_" in name for name in tensors) - sum(2 + (one.bias is not None) for one in found.values())
     if left or not found:
         raise ValueError(part)
     return found
 
 
-def _share(part: str, layer: str, rank: int, adapter: Mapping[str, Any]) -> float:
+def _share(layer: str, rank: int, adapter: Mapping[str, Any]) -> float:
     """alpha / rank as PEFT trained it; 1 where the file does not say."""
-    own = {key.removeprefix(f"{part}."): value for key, value in adapter.items() if key.startswith(f"{part}.")}
-    if "lora_alpha" not in own:
+    if "lora_alpha" not in adapter:
         return 1.0
-    ending = next((one for one in own.get("alpha_pattern", {}) if f".{layer}".endswith(f".{one}")), None)
-    alpha = own["alpha_pattern"][ending] if ending else own["lora_alpha"]
-    return float(alpha / rank**0.5 if own.get("use_rslora") else alpha / rank)
+    ending = next((one for one in adapter.get("alpha_pattern", {}) if f".{layer}".endswith(f".{one}")), None)
+    alpha = adapter["alpha_pattern"][ending] if ending else adapter["lora_alpha"]
+    return float(alpha / rank**0.5 if adapter.get("use_rslora") else alpha / rank)
 
 
 def _layer(network: nn.Module, name: str) -> nn.Module | None:

@@ -69,6 +69,16 @@ class Receipt(BaseModel):
         return files
 
     @property
+    def single(self) -> bool:
+        """Whether it is one file that belongs to other models, and no model of its own."""
+        return bool(self.base) or self.lora
+
+    @property
+    def path(self) -> Path:
+        """Of the only file, or else of the folder."""
+        return self.folder / next(iter(self.files)) if self.single else self.folder
+
+    @property
     def bytes(self) -> int:
         """Of all files that are here."""
         return sum(held.bytes for held in self.files.values())
@@ -128,14 +138,12 @@ def receipts(where: Settings) -> dict[str, Receipt]:
 def folder_of(name: str, where: Settings) -> Path | None:
     """Where the whole weights of a model lie, or None."""
     receipt = receipts(where).get(name)
-    alone = receipt is not None and (receipt.base or receipt.lora)
-    return receipt.folder if receipt is not None and receipt.whole and not alone else None
+    return receipt.folder if receipt is not None and receipt.whole and not receipt.single else None
 
 
 def lora_of(lora: Lora, where: Settings) -> Path:
     """The file of a LoRA by its name, and the same that was used before if the digest was written down."""
-    receipt = _lora(lora, where)
-    return receipt.folder / next(iter(receipt.files))
+    return _lora(lora, where).path
 
 
 def digest_of(lora: Lora, where: Settings) -> str:
@@ -208,7 +216,7 @@ def _single(name: str, file: Path, where: Settings, *, base: str) -> Receipt:
             f"cine models add {name} FILE --base MODEL",
         )
     under = receipt_of(base, where)
-    single = under.base or under.lora or base == name
+    single = under.single or base == name
     if single or not under.whole:
         why = "is one file itself" if single else "has files still to come"
         raise BadRequest(f"{base} {why}", "A model that is whole here can be the base")
@@ -225,10 +233,9 @@ def _changing(name: str, file: Path, *, base: str) -> Receipt:
             f"{shown_name(file.name)} is a LoRA, which replaces nothing", do=f"cine models add {name} FILE"
         )
     size = check_weights(file, named=shown_name(file.name))
-    digest = hashlib.sha256()
-    for block in _blocks(file):
-        digest.update(block)
-    held = {file.name: Held(bytes=size, sha256=digest.hexdigest())}
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    held = {file.name: Held(bytes=size, sha256=digest)}
     return Receipt(name=name, folder=file.parent, files=held, since=today(), lora=True)
 
 
@@ -501,7 +508,7 @@ def sound(receipt: Receipt) -> str:
         for path, held in receipt.files.items():
             if what := _length(receipt.folder / path, held):
                 return f"{receipt.folder.name}/{path} is {what}"
-        if not (receipt.base or receipt.lora) and (receipt.folder / INDEX).is_file():
+        if not receipt.single and (receipt.folder / INDEX).is_file():
             check(receipt.folder)
     except CinecanvasError as error:
         return error.asked
