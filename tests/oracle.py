@@ -12,6 +12,7 @@ from cinecanvas.models.toy import Toy, colour
 from cinecanvas.sampler import Fill, fill, noise
 from cinecanvas.schedule import Schedule
 from cinecanvas.solvers import Solver, dpm
+from cinecanvas.stepcache import ALWAYS, StepCache
 
 torch.set_num_threads(1)  # on tiny tensors threads only cost: 8 s for one test instead of 0.9 on a busy machine
 
@@ -53,7 +54,14 @@ def conditional(toy: Toy, canvas: Canvas, text: str) -> Gaussian:
 
 
 def sampled(
-    model: Model, canvas: Canvas, schedule: Schedule, *, solver: Solver = dpm, text: str = "red", seed: int = 0
+    model: Model,
+    canvas: Canvas,
+    schedule: Schedule,
+    *,
+    solver: Solver = dpm,
+    text: str = "red",
+    seed: int = 0,
+    cache: StepCache = ALWAYS,
 ) -> Gaussian:
     """What the sampler draws, free of Monte Carlo error.
 
@@ -62,7 +70,7 @@ def sampled(
     """
     many = canvas.repeat(sum(t.x[0].numel() for t in canvas.tracks.values()) + 8)
     eps = flat({name: noise(track, seed=seed, name=name) for name, track in many.tracks.items()})
-    x = flat(filled(model, many, schedule, solver=solver, text=text, seed=seed).z)
+    x = flat(filled(model, many, schedule, solver=solver, text=text, seed=seed, cache=cache).z)
     basis = np.concatenate([np.ones((len(eps), 1)), eps], axis=1)
     fit, *_ = np.linalg.lstsq(basis, x, rcond=None)
     assert np.abs(basis @ fit - x).max() < 1e-3, "the flow is not affine in its noise"
@@ -70,10 +78,19 @@ def sampled(
 
 
 def filled(
-    model: Model, canvas: Canvas, schedule: Schedule, *, solver: Solver = dpm, text: str = "red", seed: int = 0
+    model: Model,
+    canvas: Canvas,
+    schedule: Schedule,
+    *,
+    solver: Solver = dpm,
+    text: str = "red",
+    seed: int = 0,
+    cache: StepCache = ALWAYS,
 ) -> Fill:
     """The last Fill of a canvas whose videos all have the same prompt."""
-    *_, last = fill(model, model.prepare(canvas, [text] * canvas.batch), schedule, seed=seed, solver=solver)
+    *_, last = fill(
+        model, model.prepare(canvas, [text] * canvas.batch), schedule, seed=seed, solver=solver, cache=cache
+    )
     return last
 
 

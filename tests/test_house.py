@@ -19,7 +19,7 @@ TREES = {name: ast.parse(path.read_text(), name) for name, path in FILES.items()
 FLOORS = (
     {"errors"},
     {"runtime", "ramp"},
-    {"request", "schedule", "grid", "settings", "logs", "pace"},
+    {"request", "schedule", "grid", "settings", "logs", "pace", "stepcache"},
     {"canvas", "model", "media", "world", "layout", "flags", "solvers"},
     {"plan", "sampler", "guidance", "anchor", "likeness", "reel", "client", "models", "compose"},
     {"fitting"},

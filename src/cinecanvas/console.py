@@ -188,7 +188,7 @@ def print_plan(made: Plan, reading: Reading | None, advice: str) -> None:
     for number, step in enumerate(made.passes, 1):
         print(
             f"  pass {number}: {step.grid.frames} frames of {step.grid.width}x{step.grid.height}, {made.cells} cells, "
-            f"{step.steps} steps of {step.solver}, {_leaning(step)}, seed {step.seed}"
+            f"{_steps(step)}, {_leaning(step)}, seed {step.seed}"
         )
     if made.guessed:
         print("  how long it takes is known after its first run here, and how much memory once its weights are here")
@@ -199,6 +199,13 @@ def print_plan(made: Plan, reading: Reading | None, advice: str) -> None:
     _print_reading(reading)
     if advice:
         print(f"  note: {advice}")
+
+
+def _steps(step: Pass) -> str:
+    """How many steps a pass takes, and how many of them ask the network, if not all do."""
+    calls = step.cache.calls(step.steps)
+    asking = f" ({calls} of them ask the network)" if calls < step.steps else ""
+    return f"{step.steps} steps of {step.solver}{asking}"
 
 
 def _leaning(step: Pass) -> str:

@@ -15,7 +15,7 @@ from cinecanvas.request import Cue, Lora, Request, parse_size
 
 SHARED = (
     *("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count", "at", "sound"),
-    *("steps", "guidance", "guided", "rescale", "lora"),
+    *("steps", "guidance", "guided", "rescale", "step_cache", "lora"),
 )
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SIZE = Annotated[

@@ -383,7 +383,16 @@ def _filled(
         for name, (at, z) in past.known.items():
             prepared = replace(prepared, canvas=prepared.canvas.place(name, z, at=(at, 0, 0)))
     yield trip.enters("denoise", video)
-    way = fill(asked, prepared, step.schedule, seed=step.seed, solver=SOLVERS[step.solver], key=step.name, resume=now)
+    way = fill(
+        asked,
+        prepared,
+        step.schedule,
+        seed=step.seed,
+        solver=SOLVERS[step.solver],
+        key=step.name,
+        resume=now,
+        cache=step.cache,
+    )
     kept = time.monotonic()
     with closing(cast(Any, way)):
         while True:

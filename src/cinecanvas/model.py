@@ -57,6 +57,7 @@ class Recipe(BaseModel):
     the contrast that it adds is taken back. rising: the scale at the first moment, from which it rises to `guidance` at
     the last. below: another scale under a level, (level, scale). sound: another scale for the track of sound.
     hindered: (how, scale): how far to lean, besides, away from what the same network says when it is hindered so.
+    experts: the level under which another network answers; 0: there is one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,6 +73,7 @@ class Recipe(BaseModel):
     below: tuple[float, float] | None = None
     sound: float | None = None
     hindered: tuple[tuple[str, float], ...] = ()
+    experts: float = 0.0
     ramp: Ramp = STRAIGHT
 
     def guides(self, level: float) -> bool:

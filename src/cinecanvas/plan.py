@@ -20,6 +20,7 @@ from cinecanvas.pace import UNMEASURED, Pace, Phases
 from cinecanvas.ramp import STRAIGHT, Ramp
 from cinecanvas.request import STILL, Lora, Media, Order, Request
 from cinecanvas.schedule import Schedule, schedule
+from cinecanvas.stepcache import ALWAYS, FOLLOWED, LEAST_STEPS, StepCache
 
 MOST_CROPPED = 2.0  # a shape that would lose more than half of every picture is refused
 
@@ -59,6 +60,7 @@ class Pass(BaseModel):
     below: tuple[float, float] | None = None
     sound: float | None = None  # the scale of guidance for a track of sound, if that is another
     hindered: tuple[tuple[str, float], ...] = ()
+    cache: StepCache = ALWAYS  # at which steps the network is asked
     seed: int
     prompt: str
     negative: str = ""
@@ -389,6 +391,7 @@ def _film(
                 below=recipe.below,
                 sound=recipe.sound,
                 hindered=recipe.hindered,
+                cache=_cache(request, recipe),
                 seed=seed,
                 prompt=words,
                 negative=request.negative,
@@ -438,7 +441,7 @@ def _phases(card: Card, recipe: Recipe, films: tuple[tuple[Pass, ...], ...], *, 
     """Seconds on the Card's machine: n cells take call + cell n + pair n^2 a call, guided ones as two."""
     grid = films[0][0].grid
     cost = _cost(card, width=grid.width, height=grid.height)
-    calls = 2 * recipe.steps - 1 if recipe.solver == "heun" else recipe.steps
+    calls = 2 * recipe.steps - 1 if recipe.solver == "heun" else films[0][0].cache.calls(recipe.steps)
     rows = films[0][0].schedule.levels[:-1]
     leans = recipe.guidance != 1 and not card.embedded
     guided = leans * sum(any(map(recipe.guides, row)) for row in rows) / len(rows)
@@ -503,13 +506,32 @@ def _notes(
     return tuple(notes)
 
 
+def _cache(request: Request, recipe: Recipe) -> StepCache:
+    """At which steps the network is asked; at all of them where its answers do not follow from one another."""
+    if request.step_cache == 1 or _uncached(request, recipe):
+        return ALWAYS
+    ends = (recipe.guided_from, recipe.guided_to, recipe.experts, *(recipe.below or ())[:1])
+    return StepCache(every=request.step_cache, breaks=tuple(sorted({level for level in ends if 0 < level < 1})))
+
+
+def _uncached(request: Request, recipe: Recipe) -> str:
+    """Why no answer can be foretold; "": some can."""
+    if recipe.steps < LEAST_STEPS:
+        return f"{recipe.steps} steps are too few, from {LEAST_STEPS} on answers can be foretold"
+    if recipe.solver not in FOLLOWED:
+        return f"the solver {recipe.solver} asks for other answers"
+    return "" if request.order == "full" else f"in the order {request.order} moments change one after the other"
+
+
 def _idle(request: Request, recipe: Recipe, card: Card) -> tuple[str, ...]:
-    """What was asked of guidance where there is none, or none that could be told."""
+    """What was asked of guidance where there is none, or none that could be told; a step cache that does nothing."""
+    why = _uncached(request, recipe) if request.step_cache > 1 else ""
+    notes = (f"the step cache has no effect: {why}",) if why else ()
     if recipe.guidance != 1 and not card.embedded:
-        return ()
+        return notes
     why = "leans by itself" if card.embedded else "is sampled without guidance"
     asked = {"the negative prompt": request.negative, "guided": request.guided, "rescale": request.rescale}
-    return tuple(f"{name} has no effect: this model {why}" for name, value in asked.items() if value)
+    return (*notes, *(f"{name} has no effect: this model {why}" for name, value in asked.items() if value))
 
 
 def _sound_note(sound: Sequence[Piece], *, seconds: float) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ LEAST_FPS, MOST_FPS = 0.1, 120.0  # 1/s
 MOST_COUNT = 100  # videos
 MOST_STEPS = 1000
 MOST_GUIDANCE = 30.0
+MOST_EVERY = 4  # steps to one network call
 MOST_LORAS, MOST_WEIGHT = 8, 4.0
 MOST_SEED = 2**63 - 1
 STILL = 1 / 1000  # s: shorter than any frame, so it asks for one picture
@@ -182,6 +183,9 @@ class Request(BaseModel):
     rescale: float | None = Field(
         default=None, description="How much of the contrast that leaning adds is taken back, from 0 to 1 (all)."
     )
+    step_cache: int = Field(
+        default=1, description="Ask the network at every n-th step and foretell its answers between; 1 is at all steps."
+    )
     loras: tuple[Lora, ...] = Field(default=(), description="LoRA files that change a public model, by their names.")
 
     @model_validator(mode="wrap")
@@ -240,6 +244,7 @@ class Options(TypedDict, total=False):
     guidance: float | None
     guided: tuple[float, float] | None
     rescale: float | None
+    step_cache: int
     loras: tuple[Lora, ...]
 
 
@@ -478,6 +483,9 @@ def _check_recipe(request: Request) -> None:
         raise BadRequest(asked, "It acts from one level to a higher one, both from 0 to 1")
     if rescale is not None and not 0 <= rescale <= 1:
         raise BadRequest(f"A rescale of {_short(f'{rescale:g}')} was asked", "From 0 (none) to 1 (all) is possible")
+    if not 1 <= request.step_cache <= MOST_EVERY:
+        asked = f"A network call at every {_short(request.step_cache)} steps was asked"
+        raise BadRequest(asked, f"From 1 to {MOST_EVERY} is possible")
     if len(request.loras) > MOST_LORAS:
         raise BadRequest(f"{len(request.loras)} LoRA files were asked", f"At most {MOST_LORAS} are possible")
 

@@ -1,10 +1,10 @@
-"""The one loop: noise goes in, known cells stay, and a Fill comes out after every network call."""
+"""The one loop: noise goes in, known cells stay, and a Fill comes out after every step."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -17,6 +17,7 @@ from cinecanvas.errors import BadMedia, BadRequest
 from cinecanvas.model import Conditioning, Model
 from cinecanvas.schedule import Schedule
 from cinecanvas.solvers import Solver, dpm, named
+from cinecanvas.stepcache import ALWAYS, StepCache
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Fill:
     z: Tensors  # latents (B, C, T, H, W), float32
     x0: Tensors  # the model's latest guess of the end, like z: the preview
     memory: Tensors  # what the solver remembers, under its own flat names
+    past: Tensors = field(default_factory=dict)  # the network's last answers, where a step cache foretells others
     calls: int = 0  # network calls so far
     finished: int = 0  # leading moments of the schedule that will not change any more
     again: bool = False  # the step is half done: the next call is at the noise where it ends
@@ -40,14 +42,14 @@ class Fill:
     def pack(self) -> bytes:
         """This fill as safetensors: every bit of it, and nothing that could run code."""
         counts = torch.tensor([self.step, self.steps, self.calls, self.finished, int(self.again)])
-        flat = named(z=self.z, x0=self.x0, memory=self.memory)
+        flat = named(z=self.z, x0=self.x0, memory=self.memory, past=self.past)
         # clone: safetensors refuses tensors that share storage, and a solver may remember x0 itself
         return save({"counts": counts, **{name: t.cpu().contiguous().clone() for name, t in flat.items()}})
 
     @classmethod
     def unpack(cls, data: bytes) -> Fill:
         """The fill that was packed, on the CPU."""
-        groups: dict[str, Tensors] = {"z": {}, "x0": {}, "memory": {}}
+        groups: dict[str, Tensors] = {"z": {}, "x0": {}, "memory": {}, "past": {}}
         try:
             flat = load(data)
             step, steps, calls, finished, again = flat.pop("counts").tolist()
@@ -72,10 +74,13 @@ def fill(
     solver: Solver = dpm,
     key: str = "",
     resume: Fill | None = None,
+    cache: StepCache = ALWAYS,
 ) -> Generator[Fill, None, None]:
     """The one loop: sigma from canvas x schedule, x0 from the model, one solver move, known cells restored.
 
-    Yields after every network call, so closing it takes effect within one; the last Fill is `done`. `key`: the pass's.
+    Yields after every step, so closing it takes effect within one network call; the last Fill is `done`.
+
+    key: the pass's. cache: at which steps the network is asked at all; elsewhere x0 is foretold from its last answers.
     """
     canvas = cond.canvas
     now = _begin(canvas, schedule, seed=seed, key=key) if resume is None else _taken_up(resume, canvas, schedule)
@@ -84,8 +89,14 @@ def fill(
     while not now.done:
         sigma, to = canvas.sigma(schedule, now.step), canvas.sigma(schedule, now.step + 1)
         with torch.no_grad():
-            guess = model.denoise(now.z, to if now.again else sigma, cond, to=to)
-            x0 = _restored({name: x.float() for name, x in guess.items()}, canvas)
+            last = _next_move(canvas, schedule, now.step + 1) == schedule.steps
+            guess = None if cache.asks(now.step, calls=now.calls, last=last) else cache.foretold(now.past, sigma)
+            past, calls = now.past, now.calls
+            if guess is None:
+                answer = model.denoise(now.z, to if now.again else sigma, cond, to=to)
+                guess = {name: x.float() for name, x in answer.items()}
+                past, calls = cache.remembered(past, guess, sigma), calls + 1
+            x0 = _restored(guess, canvas)
             fresh = partial(_fresh, canvas, seed=seed, key=key, step=now.step)
             move = solver(now.z, x0, sigma, to, now.memory, fresh)
         step = now.step if move.again else _next_move(canvas, schedule, now.step + 1)
@@ -95,7 +106,8 @@ def fill(
             _restored(move.z, canvas),
             x0,
             move.memory,
-            calls=now.calls + 1,
+            past,
+            calls=calls,
             finished=schedule.finished(step),
             again=move.again,
         )
@@ -154,7 +166,7 @@ def _taken_up(resume: Fill, canvas: Canvas, schedule: Schedule) -> Fill:
     def here(tensors: Tensors) -> Tensors:
         return {name: x.to(device) for name, x in tensors.items()}
 
-    return replace(resume, z=here(resume.z), x0=here(resume.x0), memory=here(resume.memory))
+    return replace(resume, z=here(resume.z), x0=here(resume.x0), memory=here(resume.memory), past=here(resume.past))
 
 
 def _next_move(canvas: Canvas, schedule: Schedule, step: int) -> int:

@@ -239,6 +239,7 @@ _BOUNDS: Mapping[str, Mapping[str, Any]] = {  # what a Request refuses whatever 
     "guidance": {"ge": 0, "le": tasks.MOST_GUIDANCE},
     "guided": {"ge": 0, "le": 1},
     "rescale": {"ge": 0, "le": 1},
+    "step_cache": {"ge": 1, "le": tasks.MOST_EVERY},
     "loras": {"max_length": tasks.MOST_LORAS},
     "cues": {"max_length": 256},
     "shape": {"max_length": 40},

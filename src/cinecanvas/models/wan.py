@@ -214,11 +214,13 @@ def _card(
     shift: float,
     guidance: float,
     below: tuple[float, float] | None = None,
+    experts: float = 0.0,
     **facts: Any,
 ) -> Card:
     """One of the published; what is not said is as in most of them."""
     repository = f"Wan-AI/{facts.pop('repository')}-Diffusers"
-    recipe = Recipe(steps=30, guidance=guidance, below=below, guided_from=0.0, shift=shift, solver="unipc", ramp=RAMP)
+    leaning = Recipe(steps=30, guidance=guidance, below=below, experts=experts, guided_from=0.0, shift=shift)
+    recipe = leaning.model_copy(update={"solver": "unipc", "ramp": RAMP})
     most = {"channels": 16, "strides": (4, 8, 8), "sides": 16, "fps": 16.0, "seconds": 81 / 16}
     length = {"window": 21, "overlap": 5, "max_seconds": 60.0, "sizes": _SIZES[size]}
     return published(name, title, repository, tasks=tasks, recipe=recipe, **{**most, **length, **facts})
@@ -281,6 +283,7 @@ CARDS = {
             shift=3.0,
             guidance=4.0,
             below=(0.875, 3.0),
+            experts=0.875,
             repository="Wan2.2-T2V-A14B",
         ),
         _card(
@@ -290,6 +293,7 @@ CARDS = {
             _BY_CHANNELS,
             shift=3.0,
             guidance=3.5,
+            experts=0.9,
             repository="Wan2.2-I2V-A14B",
         ),
         _card(
