@@ -1,6 +1,7 @@
 """The same weights, words, noise and steps through our fill and through diffusers' pipeline, alternating, as ratios.
 
     python bench/versus_diffusers.py [--frames 33] [--size 192x128] [--steps 4] [--rounds 3] [--kinds t2v,ti2v]
+        [--proportions] [--step-cache 2] [--remembered]
 
 A Wan of 120 M parameters with random weights, in bfloat16 as diffusers shows it. Every run is a process of
 its own: seconds are of the processor from the first byte loaded to the last frame, memory is the peak of the process.
@@ -32,6 +33,8 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=3)
     asked.add_argument("--kinds", default="t2v,ti2v")
     asked.add_argument("--remembered", action="store_true")
+    asked.add_argument("--proportions", action="store_true", help="an encoder four times as heavy as the network")
+    asked.add_argument("--step-cache", type=int, default=1, help="ours asks its network at every n-th step")
     asked.add_argument("--one", nargs=2, metavar=("FOLDER", "ours|theirs"), help=argparse.SUPPRESS)
     args = asked.parse_args()
     if args.one:
@@ -41,7 +44,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as place:
         for kind in args.kinds.split(","):
-            folder = wan.middling(Path(place) / kind, kind=kind)
+            folder = wan.middling(Path(place) / kind, kind=kind, proportions=args.proportions)
             found: dict[str, list[dict[str, float]]] = {"theirs": [], "ours": []}
             for number in range(args.rounds):
                 for who in found:
@@ -64,6 +67,7 @@ def told(kind: str, found: dict[str, list[dict[str, float]]]) -> None:
 def child(folder: Path, who: str, args: argparse.Namespace, *, home: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--one", str(folder), who, "--size", args.size]
     command += ["--frames", str(args.frames), "--steps", str(args.steps)]
+    command += ["--step-cache", str(args.step_cache)]
     env = {**os.environ, "CINECANVAS_HOME": str(home), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
@@ -81,6 +85,7 @@ def ours(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     from cinecanvas.sampler import fill
     from cinecanvas.schedule import full
     from cinecanvas.solvers import SOLVERS
+    from cinecanvas.stepcache import StepCache
 
     width, height = map(int, args.size.split("x"))
 
@@ -91,7 +96,8 @@ def ours(folder: Path, args: argparse.Namespace) -> dict[str, float]:
         asked = guided(model, recipe.guidance, negative=NEGATIVE, interval=(0.0, 1.0))
         prepared = asked.prepare(Canvas.blank(grid), [PROMPT])
         schedule = full(args.steps, shift=recipe.shift, ramp=recipe.ramp)
-        *_, last = fill(asked, prepared, schedule, seed=SEED, solver=SOLVERS[recipe.solver])
+        cache = StepCache(every=args.step_cache)
+        *_, last = fill(asked, prepared, schedule, seed=SEED, solver=SOLVERS[recipe.solver], cache=cache)
         for frames in model.decode(last.z):
             assert frames.rgb.dtype == "uint8"
 

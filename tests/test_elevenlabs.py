@@ -185,7 +185,7 @@ def test_sound_is_refused_once_and_truly(idle: Service) -> None:
     [
         ({"images": [inline()]}, "give a picture as start_frame"),
         ({"audios": [{"type": "asset", "asset_id": "a"}]}, "no model here hears"),
-        ({"generate_audio": True}, "send false"),
+        ({"generate_audio": True}, "Ask without sound"),
         ({"webhook": {"type": "all"}}, "retry-after"),
         ({"resolution": "9p"}, "480p"),
         ({"aspect_ratio": "wide"}, "16:9"),

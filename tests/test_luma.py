@@ -246,7 +246,7 @@ def test_upscaling_is_done_by_a_model_that_can_and_refused_with_its_name_by_one_
 
 
 def test_sound_is_refused_truthfully(luma: lumaai.LumaAI, ball: Any) -> None:
-    with pytest.raises(lumaai.BadRequestError, match="make pictures alone"):
+    with pytest.raises(lumaai.BadRequestError, match="adds sound to a film that is done"):
         luma.generations.audio(ball.id, prompt="rain")
 
 

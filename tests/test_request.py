@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cinecanvas.errors import BadRequest, CinecanvasError
-from cinecanvas.request import MOST_SEED, Clip, Request, parse_size, text_to_video
+from cinecanvas.request import MOST_SEED, Clip, Options, Request, parse_size, text_to_video
 
 
 @pytest.mark.parametrize(
@@ -140,3 +140,7 @@ def test_a_request_is_made_or_refused_whatever_comes(
         assert str(error).isprintable()
     else:
         assert Request.model_validate_json(request.model_dump_json()) == request
+
+
+def test_every_task_may_ask_whatever_a_request_holds_beside_its_canvas() -> None:
+    assert set(Request.model_fields) - set(Options.__annotations__) == {"prompt", "seconds", "clips", "loop", "finer"}

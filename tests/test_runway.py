@@ -343,7 +343,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("text_to_video", {"ratio": "9000:9000"}, "16 to 4096 px"),
     ("text_to_video", {"duration": 3000}, "at most 600 s"),
     ("text_to_video", {"outputFormat": "prores"}, "leave as mp4"),
-    ("text_to_video", {"audio": True}, "leave it out or send false"),
+    ("text_to_video", {"audio": True}, "Ask without sound"),
     ("text_to_video", {"references": [{"uri": "https://a.example/b.png"}]}, "promptImage"),
     ("text_to_video", {"providerSettings": {"shotType": "customize"}}, "a task for each"),
     ("text_to_video", {"unheardOf": 1}, "unheardOf"),

@@ -238,6 +238,7 @@ class Options(TypedDict, total=False):
     model: str
     quality: Quality
     order: Order
+    sound: bool
     cues: tuple[Cue, ...]
     count: int
     steps: int | None

@@ -20,14 +20,22 @@ def save(folder: Path, kind: str, **sizes: int) -> Path:
     return folder
 
 
-def middling(folder: Path, dtype: torch.dtype = torch.bfloat16, *, kind: str = "t2v") -> Path:
-    """A Wan "t2v" or "ti2v" of 120 M parameters: heavy enough that its memory and seconds are the networks'."""
+def middling(
+    folder: Path, dtype: torch.dtype = torch.bfloat16, *, kind: str = "t2v", proportions: bool = False
+) -> Path:
+    """A Wan "t2v" or "ti2v" of 120 M parameters: heavy enough that its memory and seconds are the networks'.
+
+    proportions: the encoder of words is four times as heavy as the network, as it is beside the published 1.3B.
+    """
     from transformers import UMT5Config, UMT5EncoderModel
 
     torch.manual_seed(0)
     made = pipeline(kind)
-    config = UMT5Config(vocab_size=32_000, d_model=512, d_kv=64, d_ff=1024, num_layers=12, num_heads=8)
-    network = transformer(kind, layers=12, heads=8, width=64, text=512, inner=2048)
+    heavy = {"d_model": 1024, "d_ff": 2560, "num_layers": 15, "num_heads": 16}
+    light = {"d_model": 512, "d_ff": 1024, "num_layers": 12, "num_heads": 8}
+    sizes = heavy if proportions else light
+    config = UMT5Config(vocab_size=32_000, d_kv=64, **sizes)
+    network = transformer(kind, layers=12, heads=8, width=64, text=sizes["d_model"], inner=2048)
     code = vae(spatial=16 if kind == "ti2v" else 8, width=32)
     parts = {"text_encoder": UMT5EncoderModel(config), "transformer": network, "vae": code}
     made.register_modules(**{name: part.to(dtype).eval() for name, part in parts.items()})

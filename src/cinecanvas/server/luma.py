@@ -244,7 +244,7 @@ def audio(call: Calling, name: str) -> Any:
     call.sent.read(Sound), mine(call.desk, call.caller, name, NAME)
     raise Unsupported(
         f"Sound was asked for the generation {name}",
-        "The models here make pictures alone, and what they make of films with sound keeps it",
+        "No model here adds sound to a film that is done, and what they make of films with sound keeps it",
         "Add the sound with another program",
     )
 

@@ -66,6 +66,7 @@ class Create(Fields):
     seed: int | None = None
     fps: float | None = None
     negative_prompt: str | None = None
+    sound: bool = False
     quality: Literal["draft", "standard", "best"] | None = None
 
 
@@ -103,6 +104,7 @@ def create(desk: At, caller: Creator, sent: Sent, request: Request) -> Any:
         raise Unsupported("Characters were given", "No model here can show one again", "Describe them in the prompt")
     asked = {"prompt": body.prompt, "seconds": body.seconds, "seed": body.seed, "fps": body.fps}
     asked |= {"negative": body.negative_prompt, "quality": body.quality, **parse_size(body.size)._asdict()}
+    asked["sound"] = body.sound or None
     task = "text_to_video"
     if body.input_reference is not None:
         task, asked["picture"] = "animate", _picture(desk, caller, body.input_reference)

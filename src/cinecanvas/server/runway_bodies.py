@@ -49,7 +49,6 @@ CANNOT = {  # fields that no model here can follow, and what would work
     "referenceImages": f"no model here takes references; {_PICTURES}",
     "referenceVideos": "no model here takes references; give the video to video_to_video",
     "referenceAudio": "no model here hears",
-    "audio": "no model here makes sound; leave it out or send false",
     "providerSettings": "shots are made one by one; send a task for each",
     "draft": "send quality: draft",
     "draftTaskId": "send the same with the same seed, and another quality",
@@ -85,6 +84,7 @@ class Asked(_Fields):
     duration: float | Literal["auto"] | None = Field(default=None, gt=0)
     seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
     output_format: str | None = None
+    audio: bool = False
     content_moderation: dict[str, Any] | None = None  # nothing is moderated here
     quality: str | None = None
     fps: float | None = None
@@ -202,6 +202,7 @@ def words(body: Asked, *, still: bool = False) -> dict[str, Any]:
         "seed": body.seed,
         "fps": body.fps,
         "quality": _QUALITY[body.quality] if body.quality else None,
+        "sound": body.audio or None,
     }
 
 
