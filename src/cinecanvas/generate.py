@@ -300,7 +300,10 @@ def _reel(
 
 def _glimpse(model: Model, fill: Fill, chunk: int) -> np.ndarray[Any, Any]:
     """A frame of what a window, or its last chunk, may become, decoded alone: its first cells are enough."""
-    with closing(model.decode({"video": fill.x0["video"][:, :, -chunk:][:, :, :2]})) as frames:
+    from cinecanvas.reel import seen
+
+    first = {name: x[:, :, -chunk:][:, :, :2] for name, x in seen(fill.x0).items()}
+    with closing(model.decode(first)) as frames:
         return next(iter(frames)).rgb[-1]
 
 

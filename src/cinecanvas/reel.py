@@ -61,7 +61,7 @@ class Reel:
 
         A decoder remembers the group before, so what is new would change the known groups that follow it too.
         """
-        self._keep(self._under, {"video": z["video"]}, start, start + z["video"].shape[2])
+        self._keep(self._under, seen(z), start, start + z["video"].shape[2])
 
     def add(self, z: Tensors, *, start: int, stop: int) -> Iterator[float]:
         """Latents (1, C, T, H, W) of the cells from `start` on, final before `stop`; yields `seconds` as they grow.
@@ -105,7 +105,7 @@ class Reel:
     def _show(self, stop: int) -> Iterator[float]:
         """Decode the cells before `stop` that are not in the film yet, put their frames there, and yield its length."""
         films = [self.latents, self._under] if self._untouched else [self.latents]
-        parts = [{"video": film["video"][:, :, self._shown : stop]} for film in films]
+        parts = [{name: z[:, :, self._shown : stop] for name, z in seen(film).items()} for film in films]
         if self._voice is not None:
             parts[0] |= self._sounds(stop)
         if self._cut.lead:
@@ -154,6 +154,11 @@ class Reel:
         for moment in shown_for(index, source=self._cut.source, fps=self._cut.fps) if index >= 0 else ():
             if moment < self._cut.frames:
                 self._out.add(frame)
+
+
+def seen(z: Tensors) -> Tensors:
+    """All tracks but that of sound, which has cells of its own."""
+    return {name: x for name, x in z.items() if name != "sound"}
 
 
 def begins(name: str, cell: int, card: Card, grid: Grid) -> int:
