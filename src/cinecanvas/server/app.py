@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from cinecanvas import __version__
 from cinecanvas.errors import CinecanvasError
 from cinecanvas.media.destination import cannot_write
-from cinecanvas.server import agents, elevenlabs, luma, native, openai, runway
+from cinecanvas.server import agents, elevenlabs, luma, native, openai, page, runway
 from cinecanvas.server.deliver import made, watched
 from cinecanvas.server.desk import Desk, named
 from cinecanvas.server.dialect import Dialect, Fault, fault_of
@@ -59,6 +59,7 @@ def build(desk: Desk) -> FastAPI:
     for dialect in DIALECTS:
         for prefix in dialect.prefixes:
             app.include_router(dialect.router, prefix=prefix, include_in_schema=dialect is native.DIALECT)
+    app.include_router(page.router)
     app.add_api_route("/metrics", metrics, include_in_schema=False)
     app.add_api_route("/media/{job}/{output}/{variant}", media, include_in_schema=False, methods=["GET", "HEAD"])
     written = app.openapi

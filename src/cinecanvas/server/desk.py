@@ -31,7 +31,7 @@ from cinecanvas.media.fetch import Web, check_url
 from cinecanvas.media.warden import Warden
 from cinecanvas.models import card, others, pinned, ready
 from cinecanvas.pace import read_paces
-from cinecanvas.plan import plan
+from cinecanvas.plan import Plan, plan
 from cinecanvas.request import Media, draw_seed
 from cinecanvas.settings import Settings
 
@@ -150,15 +150,26 @@ class Desk:
             found[places[source]] = asset
         return asked.located(places), found
 
+    def planned(self, caller: Caller, asked: Order) -> Plan | None:
+        """The plan of an order; None while media that it names are still to be fetched."""
+        asked, found = self._located(caller, asked)
+        if getattr(asked, "seed", None) is None:
+            asked = asked.model_copy(update={"seed": 0})
+        return self._plan(asked, found, getattr(asked, "model", self.models[0]))
+
     def _foretold(self, asked: Order, found: Mapping[Source, Media], model: str) -> Foretold:
         """What it will come to; with media that are still to be fetched, nothing yet."""
-        chosen = card(model)
+        made = self._plan(asked, found, model)
+        return foretold(made) if made is not None else Foretold(count=getattr(asked, "count", 1))
+
+    def _plan(self, asked: Order, found: Mapping[Source, Media], model: str) -> Plan | None:
         if any(source.url is not None for source in asked.sources()):
-            return Foretold(count=getattr(asked, "count", 1))
+            return None
+        chosen = card(model)
         request = pinned(asked.request(found), where=self.where)
         media = {asset.digest: asset for asset in found.values()}
         pace = read_paces(self.where.cache).get(chosen.name, {})
-        return foretold(plan(request, chosen, media=media, pace=pace, others=others(where=self.where)))
+        return plan(request, chosen, media=media, pace=pace, others=others(where=self.where))
 
     # What people bring
 

@@ -24,6 +24,7 @@ from cinecanvas.server.desk import Variant
 from cinecanvas.server.dialect import Dialect, Fault, Link
 from cinecanvas.server.document import ALWAYS, EVENT, EXAMPLES
 from cinecanvas.server.message import At, Base, Creator, Reader
+from cinecanvas.server.outlook import Outlook, outlook
 
 NAME = "native"
 router = APIRouter()
@@ -261,6 +262,17 @@ def create_job(
         idempotency=idempotency_key,
     )
     return view(desk, job, base)
+
+
+@router.post("/plan", summary="What an order would come to", responses=_problems(404, *_OF_BODY), tags=["jobs"])
+def plan_order(
+    desk: At,
+    caller: Reader,
+    order: Annotated[AnyOrder, Body(description="One of the tasks.", openapi_examples=EXAMPLES)],
+) -> Outlook:
+    """Nothing is made or kept. An order that no model here can fill is told why, and what would help."""
+    served = desk.served(order.model if "model" in order.model_fields_set else "")
+    return outlook(desk, caller, order.model_copy(update={"model": served}))
 
 
 @router.get("/jobs", summary="Your jobs, the newest first", responses=_problems(404), tags=["jobs"])

@@ -33,6 +33,7 @@ from cinecanvas.logs import log_to_stderr
 from cinecanvas.media.assets import Store
 from cinecanvas.media.fetch import Web
 from cinecanvas.media.warden import Warden
+from cinecanvas.server import page
 from cinecanvas.server.app import DIALECTS, build, dialect_of
 from cinecanvas.server.desk import Desk, served_models
 from cinecanvas.server.dialect import Fault
@@ -42,7 +43,7 @@ from cinecanvas.server.wire import Punctual
 from cinecanvas.settings import Settings
 
 LOG = logging.getLogger("cinecanvas.serve")
-_OPEN = ("/healthz", "/readyz", "/media", *(prefix for dialect in DIALECTS for prefix in dialect.open))
+_OPEN = ("/healthz", "/readyz", "/media", *page.OPEN, *(prefix for dialect in DIALECTS for prefix in dialect.open))
 _PACE = Pace(rate=500.0, burst=1000, together=128)  # of one caller
 _JSON = tuple((prefix, 24 << 20) for dialect in DIALECTS for prefix in dialect.prefixes if dialect.data_uris)
 _LONG = tuple((prefix, 36 << 20) for prefix in ("/elevenlabs/v1/flows", "/eleven/v1/flows"))  # pictures of 25 MB inside
@@ -138,7 +139,7 @@ def guard(desk: Desk, keys: Keys, options: Options, *, guarded: bool) -> Guard:
 
     async def authenticate(scope: Scope) -> Refusal | object:
         path = scope["path"]
-        if any(path == prefix or path.startswith(f"{prefix}/") for prefix in _OPEN):
+        if path == "/" or any(path == prefix or path.startswith(f"{prefix}/") for prefix in _OPEN):
             return Caller(account="-", name="", scopes=())
         if not guarded and not await run_in_threadpool(keys.exist):
             return LOCAL
@@ -172,7 +173,7 @@ def guard(desk: Desk, keys: Keys, options: Options, *, guarded: bool) -> Guard:
             *([] if loopback(options.host) else _own_names(options.host)),
         ),
         origins=options.origins,
-        linkable=("/media",),
+        linkable=("/", "/media", *page.OPEN),
         pace=lambda caller: _PACE,
     )
 
