@@ -132,7 +132,11 @@ def document(here: World, *, cases: int, seed: int, edges: bool) -> Any:
         "checks": {"negative_data_rejection": {"expected-statuses": REFUSED}},
         "operations": [
             {"include-operation-id": "upload_file", "checks": LENIENT},
-            {"include-operation-id": "create_job", "checks": LENIENT, "phases": {"coverage": {"enabled": edges}}},
+            {
+                "include-operation-id": ["create_job", "plan_order"],
+                "checks": LENIENT,
+                "phases": {"coverage": {"enabled": edges}},
+            },
         ],
         "phases": {"stateful": {"generation": {"max-examples": max(1, cases // 4)}}},
     }

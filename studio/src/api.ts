@@ -64,6 +64,7 @@ export interface Job {
   state: 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'
   paused: boolean
   priority: number
+  place: number
   model: string
   order: Order & Record<string, any>
   foretold: Foretold

@@ -193,17 +193,18 @@ export function split(piece: Piece, from: number, to: number): Piece[] {
 
 const round = (x: number) => Math.round(x * 100) / 100
 
-/** Jobs that an order is made from. */
-export function parents(order: Order): string[] {
+/** The digests of all that an order is made from: an accepted order names assets, whatever it came as. */
+export function sources(order: Order): Set<string> {
   const found = new Set<string>()
   const look = (value: unknown): void => {
-    if (Array.isArray(value)) value.forEach(look)
-    else if (value && typeof value === 'object') {
-      const job = (value as Source).job
-      if (typeof job === 'string') found.add(job)
-      Object.values(value).forEach(look)
-    }
+    if (!value || typeof value !== 'object') return
+    const asset = (value as Source).asset
+    if (typeof asset === 'string') found.add(asset)
+    Object.values(value).forEach(look)
   }
   look(order)
-  return [...found]
+  return found
 }
+
+/** Whether one job made what another was made from. */
+export const leads = (from: Job, into: Job) => from.films.some((film) => sources(into.order).has(film.digest))

@@ -41,7 +41,7 @@ class Studio {
   get running(): Job[] {
     const open = this.jobs.filter((job) => job.state === 'queued' || job.state === 'running')
     const turn = (job: Job) => (job.state === 'running' ? -1e9 : -job.priority)
-    return open.sort((a, b) => turn(a) - turn(b) || a.created - b.created)
+    return open.sort((a, b) => turn(a) - turn(b) || a.place - b.place || a.created - b.created)
   }
 
   async begin(): Promise<void> {

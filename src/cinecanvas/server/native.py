@@ -82,6 +82,7 @@ class JobView(BaseModel):
     state: State = Field(description="queued, then running, then succeeded, failed or cancelled.")
     paused: bool = Field(description="Whether it is to wait until it is unpaused.")
     priority: int = Field(description="The highest is made first.")
+    place: float = Field(description="Where it stands among waiting jobs of its priority: the lowest is made first.")
     model: str
     order: dict[str, Any] = Field(description="What was asked, with the seed that was drawn.")
     foretold: Foretold = Field(description="What it will come to, as planned; zeros while media are to be fetched.")

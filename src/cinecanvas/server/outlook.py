@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cinecanvas.errors import Unsupported
+from cinecanvas.errors import BadRequest, Unsupported
 from cinecanvas.jobs.job import Foretold, foretold
 from cinecanvas.jobs.keys import Caller
 from cinecanvas.jobs.order import Order
@@ -69,7 +69,7 @@ class Outlook(BaseModel):
 
 
 def outlook(desk: Desk, caller: Caller, asked: Order) -> Outlook:
-    """The plan of an order, for people; an order that cannot be is no error here."""
+    """The plan of an order, for people; one that the model cannot fill is no error here, one that makes no sense is."""
     chosen = card(desk.served(getattr(asked, "model", "")))
     try:
         made = desk.planned(caller, asked)
@@ -110,7 +110,7 @@ def _remedies(desk: Desk, caller: Caller, asked: Order, chosen: Card) -> Iterato
         try:
             changed = type(asked).model_validate({**fields, **{k: v for k, v in change.items() if v is not None}})
             desk.planned(caller, changed)
-        except (Unsupported, ValueError):
+        except (BadRequest, Unsupported, ValueError):
             continue
         yield Remedy(says=says, change=change)
 

@@ -1,4 +1,4 @@
-"""The studio: a page that was built from `studio/` and lies beside this file, under a policy that lets nothing else in."""
+"""The studio: a page that was built from `studio/`, under a policy that lets nothing else in."""
 
 from __future__ import annotations
 
