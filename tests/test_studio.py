@@ -191,6 +191,41 @@ def test_a_part_is_retaken_and_the_rest_is_known(page: Any, running: Service) ->
     assert [bool(clip.get("trim")) for clip in clips] == [True, True]
 
 
+def test_what_is_painted_over_becomes_a_mask_and_a_box_reframes(page: Any, running: Service) -> None:
+    make(page)
+    look(page)
+    page.get_by_role("button", name="Paint a part anew").click()
+    page.locator(".piece").focus()
+    page.get_by_role("button", name="Paint", exact=True).click()
+    sheet = page.locator(".frame canvas")
+    sheet.scroll_into_view_if_needed()
+    place = sheet.bounding_box()
+    assert place is not None
+    middle = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 40, middle[1] + 20, steps=5)
+    page.mouse.up()
+    page.get_by_text("The mask is kept.").wait_for()
+    page.locator("button.main").click()
+    painted = newest(running, "canvas")
+    assert "asset" in painted["order"]["clips"][0]["mask"]
+    look(page)
+    page.get_by_role("button", name="Reframe").click()
+    page.locator(".piece").focus()
+    handle = page.locator(".corner-handle")
+    handle.focus()
+    handle.press("ArrowRight")
+    page.get_by_label("Shape").select_option("4:3")
+    page.get_by_role("button", name="Fit inside").click()
+    page.locator("button.main").click()
+    until = time.monotonic() + PATIENCE / 1000
+    while (framed := newest(running, "canvas"))["id"] == painted["id"]:
+        assert time.monotonic() < until
+    assert framed["order"]["clips"][0]["box"] == [0.125, 0, 0.75, 1]
+    assert framed["films"][0]["width"] / framed["films"][0]["height"] == pytest.approx(4 / 3, abs=0.02)
+
+
 def test_a_picture_that_is_dropped_lies_on_the_timeline_and_moves_by_arrow_keys(page: Any, tmp_path: Path) -> None:
     write(page)
     page.locator("input[type=file]").set_input_files(picture(tmp_path))

@@ -15,6 +15,9 @@ export interface Piece {
   atEnd: boolean
   trim: [number, number] | null
   keep: number
+  url: string // of the film or picture itself, to be looked at
+  box: [number, number, number, number] | null // x, y, width, height in fractions of the frame; null: all of it
+  mask: Source | null // a picture: white is kept, black is made anew
 }
 
 export interface Cue {
@@ -86,6 +89,8 @@ export function ordered(draft: Draft, card: Card | undefined): Order {
     keep: piece.keep,
     ...(piece.trim ? { trim: piece.trim } : {}),
     ...(piece.atEnd ? { anchor: 'end' } : {}),
+    ...(piece.box ? { box: piece.box, fit: 'stretch' } : {}),
+    ...(piece.mask ? { mask: piece.mask } : {}),
   }))
   return { task: 'canvas', prompt: draft.prompt, ...asked, loop: draft.loop, clips }
 }
@@ -94,6 +99,14 @@ function ratio(width: number, height: number): string {
   const divisor = (a: number, b: number): number => (b ? divisor(b, a % b) : a)
   const d = divisor(width, height)
   return `${width / d}:${height / d}`
+}
+
+/** The largest box of a piece's own shape in the middle of a frame of another. */
+export function inside(piece: Piece, shape: string): [number, number, number, number] {
+  const [across, down] = shape.split(':').map(Number)
+  const wide = (across / down) * ((piece.height ?? 1) / (piece.width ?? 1)) // of the frame, measured in the piece
+  const [w, h] = [Math.min(1, 1 / wide), Math.min(1, wide)]
+  return [(1 - w) / 2, (1 - h) / 2, w, h]
 }
 
 let count = Date.now()
@@ -113,13 +126,16 @@ export function pieceOf(job: Job, output = 0): Piece {
     atEnd: false,
     trim: null,
     keep: 1,
+    url: film.url,
+    box: null,
+    mask: null,
   }
 }
 
-export function pieceOfFile(file: { id: string; name: string; width: number | null; height: number | null; seconds: number | null }, picture: string): Piece {
+export function pieceOfFile(file: { id: string; name: string; width: number | null; height: number | null; seconds: number | null }, picture: string, url: string): Piece {
   return {
     id: ++count, media: { file: file.id }, name: file.name, picture, seconds: file.seconds, width: file.width,
-    height: file.height, start: 0, atEnd: false, trim: null, keep: 1,
+    height: file.height, start: 0, atEnd: false, trim: null, keep: 1, url, box: null, mask: null,
   }
 }
 
@@ -159,6 +175,14 @@ export const verbs: Record<string, (job: Job) => Draft> = {
     onto(job, (piece, draft) => {
       draft.seconds = lasting(piece) + 2
       draft.loop = true
+    }),
+  inpaint: (job) => onto(job, (piece, draft) => void (draft.seconds = lasting(piece) || null)),
+  reframe: (job) =>
+    onto(job, (piece, draft) => {
+      const wide = (piece.width ?? 1) >= (piece.height ?? 1) * 1.2
+      draft.shape = wide ? '9:16' : '16:9'
+      draft.seconds = lasting(piece) || null
+      piece.box = inside(piece, draft.shape)
     }),
   remix: (job) =>
     onto(job, (piece, draft) => {

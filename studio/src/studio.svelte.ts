@@ -17,13 +17,19 @@ function kept<T>(name: string, otherwise: T): T {
   }
 }
 
+/** The draft that was left, without addresses: they hold for a day or for a tab. */
+function taken(): Draft {
+  const draft = kept(DRAFT, empty())
+  return { ...draft, pieces: draft.pieces.map((piece) => ({ ...piece, url: '', picture: '' })) }
+}
+
 class Studio {
   models = $state<Card[]>([])
   fields = $state<Record<string, any>>({}) // of a canvas, as the server's own document has them
   jobs = $state<Job[]>([])
   more = $state(false)
   account = $state<Account | null>(null)
-  draft = $state<Draft>(kept(DRAFT, empty()))
+  draft = $state<Draft>(taken())
   stars = $state<Record<string, boolean>>(kept(STARS, {}))
   place = $state('create')
   film = $state('') // the id of the job that is looked at
@@ -78,6 +84,7 @@ class Studio {
         const older = page.more ? this.jobs.filter((job) => !fresh.has(job.id) && job.created <= oldest) : []
         if (!older.length) this.more = page.more
         this.jobs = [...page.jobs, ...older]
+        this.#freshen()
         if (this.offline || !this.ready) {
           this.offline = false
           if (!this.ready) return void this.meet()
@@ -88,6 +95,14 @@ class Studio {
     }
     const hurry = this.running.length > 0 && !this.offline
     this.#timer = window.setTimeout(() => this.refresh(), hurry ? SOON : LATER)
+  }
+
+  /** A draft of an earlier day holds addresses that are no longer good. */
+  #freshen(): void {
+    for (const piece of this.draft.pieces) {
+      const film = this.jobs.find((job) => job.id === piece.media.job)?.films[piece.media.output ?? 0]
+      if (film && !piece.url) [piece.url, piece.picture] = [film.url, film.thumbnail_url]
+    }
   }
 
   async older(): Promise<void> {

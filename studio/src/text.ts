@@ -66,6 +66,17 @@ export const text = {
     retake: 'Make a part of it anew',
     bringing: (name: string) => `Reading ${name} ...`,
   },
+  frame: {
+    heading: 'In the frame',
+    place: 'Place', paint: 'Paint', all: 'Fill the frame', fit: 'Fit inside',
+    help: 'Drag the picture, or a corner, to where it stands; what lies beside it is made anew.',
+    paintHelp: 'Paint over what is to be made anew, in all frames.',
+    brush: 'Brush', clear: 'Clear', invert: 'Invert', moment: 'Look at second', saving: 'Keeping the mask ...', kept: 'The mask is kept.',
+    x: 'Left', y: 'Top', w: 'Width', h: 'Height',
+    needsShape: 'Choose a shape above to reframe.',
+    controls: 'Camera and motion strokes',
+    noControls: 'No model served here follows strokes or camera paths; say it in words, such as "the camera pans right".',
+  },
   queue: {
     heading: 'Now',
     empty: 'Nothing is being made.',
@@ -97,7 +108,7 @@ export const text = {
   },
   film: {
     play: 'Play', pause: 'Pause',
-    extend: 'Extend', before: 'Extend to the left', loop: 'Close its loop', retake: 'Retake a part', remix: 'Remix', animate: 'Animate', again: 'Open as a draft', variations: 'Four variations', join: 'Join to the draft', use: 'Lay on the timeline',
+    extend: 'Extend', before: 'Extend to the left', loop: 'Close its loop', retake: 'Retake a part', inpaint: 'Paint a part anew', reframe: 'Reframe', remix: 'Remix', animate: 'Animate', again: 'Open as a draft', variations: 'Four variations', join: 'Join to the draft', use: 'Lay on the timeline',
     download: 'Download', forget: 'Forget it', forgetSure: 'Really forget it?',
     seed: 'Seed', size: 'Size', made: 'Made', took: 'Took', model: 'Model', quality: 'Quality', digest: 'SHA-256',
     from: 'Made from', into: 'Became', notes: 'Notes',

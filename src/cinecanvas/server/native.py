@@ -92,7 +92,7 @@ class JobView(BaseModel):
     steps: int = Field(description="Denoising steps in all; 0 until that is known.")
     eta: float | None = Field(description="Seconds to the last file, foretold from the steps so far.")
     watchable_seconds: float = Field(description="How much of the film can be watched already at `live_url`.")
-    live_url: str | None = Field(description="The film while it is made; it needs your key.")
+    live_url: str | None = Field(description="The film while it is made; like that of a film it needs no key and is good for a day.")
     created: float = Field(description="When it was accepted.")
     started: float | None = Field(description="When a worker first began with it.")
     finished: float | None = Field(description="When it ended.")
@@ -449,7 +449,7 @@ def view(desk: Any, job: Job, base: str) -> JobView:
         for number, asset in enumerate(outcome.assets if outcome else ())
     ]
     shown = job.model_dump(include=set(JobView.model_fields) - {"causes"})
-    live_url = f"{base}/api/v1/jobs/{job.id}/live" if job.state == "running" and job.watchable > 0 else None
+    live_url = desk.url(job, base, "live") if job.state == "running" and job.watchable > 0 else None
     return JobView.model_validate(
         {
             **shown,
