@@ -67,6 +67,33 @@ def test_the_program_on_the_page_runs(running: Service, tmp_path: Path) -> None:
     assert info(tmp_path / "ball.mp4").frames == 16
 
 
+def test_a_plan_says_what_an_order_comes_to_and_which_change_would_mend_it(api: httpx.Client) -> None:
+    before = api.get("/jobs").json()["jobs"]
+    told = api.post("/plan", json={"task": "text_to_video", "prompt": f"{WORDS} with a cat", "seconds": 10}).json()
+    assert told["possible"] and told["foretold"]["frames"] == 80 and told["credits"] >= 1
+    assert len(told["windows"]) > 1 and told["windows"][0]["calls"] == told["windows"][0]["steps"]
+    assert {one["slot"]: one["value"] for one in told["understood"]}["shape"] == "ball" and "cat" in told["ignored"]
+    order = {"task": "canvas", "prompt": WORDS, "seconds": 2, "loop": True, "order": "causal"}
+    refused = api.post("/plan", json=order).json()
+    assert not refused["possible"] and "A loop has no first moment" in refused["refusal"]
+    assert [one["change"] for one in refused["remedies"]] == [{"order": None}, {"loop": None}]
+    for one in refused["remedies"]:  # each was tried, and works
+        changed = {name: value for name, value in order.items() if name not in one["change"]}
+        assert api.post("/plan", json=changed).json()["possible"]
+    assert api.get("/jobs").json()["jobs"] == before, "nothing is made"
+
+
+def test_what_is_kept_stays_and_prompts_are_found_by_their_words(api: httpx.Client) -> None:
+    job = asked(api, prompt="a purple cone on 100% snow", seconds=1, model="toy")["id"]
+    assert api.patch(f"/jobs/{job}", json={"kept": True}).status_code in (200, 409)  # it may have ended already
+    assert ended(api, job)["expires"] is not None
+    kept = api.patch(f"/jobs/{job}", json={"kept": True}).json()
+    assert kept["kept"] and kept["expires"] is None
+    for words, hits in (("Cone 100% purp", 1), ("cone _urple", 0), ("100%%", 0)):
+        assert len(api.get("/jobs", params={"text": words}).json()["jobs"]) == hits, words
+    assert api.patch(f"/jobs/{job}", json={"kept": False}).json()["expires"] is not None
+
+
 def test_events_go_on_where_a_listener_broke_off(api: httpx.Client) -> None:
     job = asked(api, seconds=1)["id"]
     whole = heard(api.get(f"/jobs/{job}/events").text)

@@ -78,6 +78,8 @@ export interface Job {
   created: number
   started: number | null
   finished: number | null
+  expires: number | null
+  kept: boolean
   films: Film[]
   notes: string[]
   error: Trouble | null
@@ -194,7 +196,8 @@ export const server = {
   document: () => read<any>('GET', '/openapi.json'),
   plan: (order: Order, signal: AbortSignal) => read<Outlook>('POST', '/plan', order, signal),
   create: (order: Order) => read<Job>('POST', '/jobs', order),
-  jobs: (after?: string) => read<{ jobs: Job[]; more: boolean }>('GET', `/jobs?limit=100${after ? `&after=${after}` : ''}`),
+  jobs: (asked: { after?: string; text?: string } = {}) =>
+    read<{ jobs: Job[]; more: boolean }>('GET', `/jobs?${new URLSearchParams({ limit: '100', ...asked })}`),
   job: (id: string) => read<Job>('GET', `/jobs/${id}`),
   change: (id: string, change: Record<string, unknown>) => read<Job>('PATCH', `/jobs/${id}`, change),
   cancel: (id: string) => read<Job>('POST', `/jobs/${id}/cancel`),

@@ -5,7 +5,6 @@ import { empty, type Draft } from './draft'
 import { text } from './text'
 
 const DRAFT = 'cinecanvas.draft'
-const STARS = 'cinecanvas.favourites'
 const SOON = 700 // ms between two looks at jobs that run
 const LATER = 4000
 
@@ -30,7 +29,6 @@ class Studio {
   more = $state(false)
   account = $state<Account | null>(null)
   draft = $state<Draft>(taken())
-  stars = $state<Record<string, boolean>>(kept(STARS, {}))
   place = $state('create')
   film = $state('') // the id of the job that is looked at
   needsKey = $state('')
@@ -107,7 +105,7 @@ class Studio {
 
   async older(): Promise<void> {
     try {
-      const page = await server.jobs(this.jobs.at(-1)?.id)
+      const page = await server.jobs({ after: this.jobs.at(-1)?.id })
       this.jobs = [...this.jobs, ...page.jobs]
       this.more = page.more
     } catch (error) {
@@ -179,9 +177,9 @@ class Studio {
     localStorage.setItem(DRAFT, JSON.stringify(plain))
   }
 
-  star(id: string): void {
-    this.stars[id] = !this.stars[id]
-    localStorage.setItem(STARS, JSON.stringify($state.snapshot(this.stars)))
+  /** A favourite stays for good; anything else goes after a while. */
+  async star(job: Job): Promise<void> {
+    await this.act(server.change(job.id, { kept: !job.kept }))
   }
 }
 

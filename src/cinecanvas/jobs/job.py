@@ -13,6 +13,8 @@ from cinecanvas.plan import Plan
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled")
 
+FOREVER = 253_402_300_799.0  # the last second of the year 9999: when what is kept expires
+
 
 class Foretold(BaseModel):
     """What a plan says of a job: size (px), frames, seconds of video and of work; zeros if media are not here yet."""
@@ -119,6 +121,11 @@ class Job(BaseModel):
     hidden: bool
     price: Tariff = Tariff()
     credits: int = 0
+
+    @property
+    def kept(self) -> bool:
+        """Whether what it made stays for good."""
+        return self.expires == FOREVER
 
     @property
     def ended(self) -> bool:

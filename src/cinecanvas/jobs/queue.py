@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from cinecanvas.errors import BadRequest, CinecanvasError
 from cinecanvas.jobs import audit
 from cinecanvas.jobs.database import Database, following, inserted, now
-from cinecanvas.jobs.job import ENDED, LATE, Foretold, Job, Outcome, State, Trouble
+from cinecanvas.jobs.job import ENDED, FOREVER, LATE, Foretold, Job, Outcome, State, Trouble
 from cinecanvas.jobs.order import Order, kept
 from cinecanvas.jobs.tables import deliveries, endpoints, events, holds, jobs, keys, usage, workers
 from cinecanvas.jobs.tariff import Tariff
@@ -186,12 +186,14 @@ class Queue:
         dialect: str | None = None,
         kind: str | None = None,
         states: Sequence[State] = (),
+        text: str = "",
         limit: int = 20,
         offset: int = 0,
         after: str | None = None,
         newest_first: bool = True,
     ) -> list[Job]:
-        """Jobs in the order in which they were accepted; `after`: those that follow this one."""
+        """Jobs in the order in which they were accepted; `after`: those that follow this one; `text`: whose prompt has
+        all of these words, or their beginnings."""
         asked = sa.select(*_COLUMNS).where(sa.not_(jobs.c.hidden))
         if account is not None:
             asked = asked.where(jobs.c.account == account)
@@ -201,6 +203,8 @@ class Queue:
             asked = asked.where(jobs.c.kind == kind)
         if states:
             asked = asked.where(jobs.c.state.in_(states))
+        for word in text.split():
+            asked = asked.where(jobs.c.asked["prompt"].as_string().icontains(word, autoescape=True))
         with self.database.read() as connection:
             # what was deleted counts as the last: who deletes page by page goes on
             last = None if after is None else _found(connection, after, account, hidden=True)
@@ -252,6 +256,14 @@ class Queue:
             row = _changed(connection, job, hidden=True, expires=now())
             audit.note(connection, account or "", "job.deleted", job)
             return _job(row)
+
+    def keep(self, job: str, *, account: str | None = None, kept: bool = True) -> Job:
+        """Let what a job made be there for good, or again for the usual while."""
+        with self.database.write() as connection:
+            row = _found(connection, job, account, lock=True)
+            if row.outcome is None:
+                raise NotNow(f"The job is {row.state}", "What a job made and still has can be kept")
+            return _job(_changed(connection, job, expires=FOREVER if kept else now() + KEEP))
 
     def pause(self, job: str, *, account: str | None = None, paused: bool = True) -> Job:
         """Let a queued job wait, or let it wait no longer."""

@@ -92,11 +92,14 @@ class JobView(BaseModel):
     steps: int = Field(description="Denoising steps in all; 0 until that is known.")
     eta: float | None = Field(description="Seconds to the last file, foretold from the steps so far.")
     watchable_seconds: float = Field(description="How much of the film can be watched already at `live_url`.")
-    live_url: str | None = Field(description="The film while it is made; like that of a film it needs no key and is good for a day.")
+    live_url: str | None = Field(
+        description="The film while it is made; like that of a film it needs no key and is good for a day."
+    )
     created: float = Field(description="When it was accepted.")
     started: float | None = Field(description="When a worker first began with it.")
     finished: float | None = Field(description="When it ended.")
-    expires: float | None = Field(description="When what it made will be forgotten.")
+    expires: float | None = Field(description="When what it made will be forgotten; null: never, or it is already.")
+    kept: bool = Field(description="Whether what it made stays for good.")
     films: list[Film] = Field(description="What it made, in the order of its seeds.")
     notes: list[str] = Field(description="What was noticed while it was made, for people.")
     error: Trouble | None = Field(description="Why it failed or was cancelled.")
@@ -130,7 +133,7 @@ class FileView(BaseModel):
 
 
 class Change(BaseModel):
-    """How a job that waits is to be treated; what is left out stays."""
+    """How a job that waits, or what one made, is to be treated; what is left out stays."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -139,6 +142,7 @@ class Change(BaseModel):
         default=None, description="The highest is made first."
     )
     before: str | None = Field(default=None, pattern=ID, description="The id of a job to be made before.")
+    kept: bool | None = Field(default=None, strict=True, description="Let what it made stay for good, or no longer.")
 
 
 class About(BaseModel):
@@ -282,11 +286,12 @@ def list_jobs(
     caller: Reader,
     base: Base,
     state: Annotated[State | Absent, Query(description="Only those in this state.")] = None,
+    text: Annotated[str, Query(max_length=200, description="Only those whose prompt holds these words.")] = "",
     after: Annotated[Id | Absent, Query(description="The last job of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20,
 ) -> JobPage:
     states = (state,) if state else ()
-    found = desk.queue.listed(account=caller.account, states=states, after=after, limit=limit + 1)
+    found = desk.queue.listed(account=caller.account, states=states, text=text, after=after, limit=limit + 1)
     return JobPage(jobs=[view(desk, job, base) for job in found[:limit]], more=len(found) > limit)
 
 
@@ -304,7 +309,10 @@ def list_deliveries(desk: At, caller: Reader, job: JobId) -> list[Delivery]:
 
 
 @router.patch(
-    "/jobs/{job}", summary="Pause or move a job that waits", responses=_problems(404, 409, *_OF_BODY), tags=["jobs"]
+    "/jobs/{job}",
+    summary="Pause or move a job that waits, keep what one made",
+    responses=_problems(404, 409, *_OF_BODY),
+    tags=["jobs"],
 )
 def change_job(desk: At, caller: Creator, base: Base, job: JobId, asked: Change) -> JobView:
     changed = desk.queue.get(job, account=caller.account)
@@ -314,6 +322,8 @@ def change_job(desk: At, caller: Creator, base: Base, job: JobId, asked: Change)
         changed = desk.queue.move(job, asked.before, account=caller.account)
     if asked.paused is not None:
         changed = desk.queue.pause(job, account=caller.account, paused=asked.paused)
+    if asked.kept is not None:
+        changed = desk.queue.keep(job, account=caller.account, kept=asked.kept)
     return view(desk, changed, base)
 
 
@@ -454,6 +464,8 @@ def view(desk: Any, job: Job, base: str) -> JobView:
         {
             **shown,
             "order": job.asked,
+            "expires": None if job.kept else job.expires,
+            "kept": job.kept,
             "progress": job.progress,
             "watchable_seconds": job.watchable,
             "live_url": live_url,

@@ -327,7 +327,7 @@ def video(job: Job) -> dict[str, Any]:
         "object": "video",
         "created_at": int(job.created),
         "completed_at": int(job.finished) if job.finished and job.state == "succeeded" else None,
-        "expires_at": int(job.expires) if job.expires and job.state == "succeeded" else None,
+        "expires_at": int(job.expires) if job.expires and not job.kept and job.state == "succeeded" else None,
         "status": _state(job),
         "progress": int(100 * job.progress),
         "model": job.echo["model"],

@@ -98,9 +98,7 @@ def _windows(made: Plan) -> Iterator[Window]:
     for step in made.films[0]:
         calls = step.cache.calls(step.steps)
         frames, fps = step.frames, step.grid.fps
-        yield Window(
-            start=frames.start / fps, end=frames.stop / fps, prompt=step.prompt, steps=step.steps, calls=calls
-        )
+        yield Window(start=frames.start / fps, end=frames.stop / fps, prompt=step.prompt, steps=step.steps, calls=calls)
 
 
 def _remedies(desk: Desk, caller: Caller, asked: Order, chosen: Card) -> Iterator[Remedy]:
