@@ -94,6 +94,24 @@ def test_what_is_kept_stays_and_prompts_are_found_by_their_words(api: httpx.Clie
     assert api.patch(f"/jobs/{job}", json={"kept": False}).json()["expires"] is not None
 
 
+def test_an_operator_makes_sees_and_revokes_keys(api: httpx.Client, tmp_path: Path) -> None:
+    with service(tmp_path / "operated", workers=0) as one:
+        url = f"{one.url}/api/v1/keys"
+        made = httpx.post(url, json={"name": "me", "scopes": ["admin"]})
+        assert made.status_code == 201 and made.json()["key"]["scopes"] == ["admin"]
+        assert httpx.get(url).status_code == 401, "once there is a key, nobody is let in without"
+        heads = {"authorization": f"Bearer {made.json()['secret']}"}
+        guest = httpx.post(url, headers=heads, json={"name": "guest", "quota": {"credits": 5}}).json()
+        as_guest = {"authorization": f"Bearer {guest['secret']}"}
+        assert httpx.get(url, headers=as_guest).status_code == 403
+        assert httpx.get(f"{one.url}/api/v1/account", headers=as_guest).json()["credits_left"] == 5
+        assert httpx.delete(f"{url}/{guest['key']['id']}", headers=heads).json()["revoked"] is not None
+        assert [key["name"] for key in httpx.get(url, headers=heads).json()] == ["me", "guest"]
+        assert guest["secret"] not in httpx.get(url, headers=heads).text
+        assert httpx.get(f"{one.url}/api/v1/usage/keys", headers=heads).json() == []
+        assert httpx.delete(f"{url}/nobody", headers=heads).status_code == 404
+
+
 def test_events_go_on_where_a_listener_broke_off(api: httpx.Client) -> None:
     job = asked(api, seconds=1)["id"]
     whole = heard(api.get(f"/jobs/{job}/events").text)

@@ -395,3 +395,25 @@ def test_a_key_is_asked_for_and_one_that_is_revoked_keeps_the_draft(browser: Any
         page.get_by_role("heading", name="not known here").wait_for()
         assert "a draft that is kept" in page.evaluate("localStorage.getItem('cinecanvas.draft')")
         context.close()
+
+
+def test_an_operator_makes_the_first_key_and_stays_inside(browser: Any, tmp_path: Path) -> None:
+    with service(tmp_path / "operated", workers=0) as one:
+        page = opened(browser, one.url)
+        page.get_by_role("link", name="Account").click()
+        page.get_by_text("The first key needs the scope admin").wait_for()
+        page.get_by_label("Whose").fill("me")
+        expect(page.get_by_role("button", name="Make a key")).to_be_disabled()
+        page.get_by_label("admin").check()
+        page.get_by_role("button", name="Make a key").click()
+        page.locator("td", has_text="me").first.wait_for()
+        page.get_by_label("Whose").fill("guest")
+        page.get_by_label("admin").uncheck()
+        page.get_by_role("button", name="Make a key").click()
+        page.get_by_text("This is told once").wait_for()
+        guest = page.locator("tr", has_text="guest")
+        guest.get_by_role("button", name="Revoke").click()
+        guest.get_by_role("button", name="Really revoke?").click()
+        guest.get_by_text("revoked").wait_for()
+        assert httpx.get(f"{one.url}/api/v1/jobs").status_code == 401
+        page.context.close()

@@ -140,6 +140,16 @@ export interface Usage {
   credits: number
 }
 
+export interface Key {
+  id: string
+  name: string
+  scopes: string[]
+  quota: Record<string, number | null>
+  created: number
+  revoked: number | null
+  used: number | null
+}
+
 const KEPT = 'cinecanvas.key'
 
 /** A refusal: status 0 is a server that does not answer. */
@@ -207,6 +217,11 @@ export const server = {
     form.append('file', file)
     return read<Stored>('POST', '/files', form)
   },
+  keys: () => read<Key[]>('GET', '/keys'),
+  usageOfKeys: () => read<(Usage & { account: string })[]>('GET', '/usage/keys'),
+  makeKey: (asked: { name: string; scopes: string[]; quota: Record<string, number> }) =>
+    read<{ key: Key; secret: string }>('POST', '/keys', asked),
+  revokeKey: (id: string) => read<Key>('DELETE', `/keys/${id}`),
   /** The model's guess of a frame, as an object URL that its user revokes. */
   preview: async (id: string) => URL.createObjectURL(await (await asked('GET', `/jobs/${id}/preview`)).blob()),
 }

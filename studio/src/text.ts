@@ -124,6 +124,11 @@ export const text = {
   account: {
     heading: 'Account', key: 'Key', scopes: 'May', credits: 'Credits left', unlimited: 'as many as there are', usage: 'What was used', day: 'Day', jobs: 'Jobs', film: 'Film', work: 'Work', spent: 'Credits', none: 'Nothing yet.',
   },
+  keys: {
+    heading: 'Keys', name: 'Whose', credits: 'Credits', endless: 'endless', make: 'Make a key', used: 'Last used', state: 'State',
+    first: 'No key exists, so this machine lets its own user in. The first key needs the scope admin; from then on everybody needs one, this page too.',
+    secret: 'This is told once:', revoke: 'Revoke', sure: 'Really revoke?', revoked: (at: string) => `revoked ${at}`,
+  },
   fail: {
     large: (name: string) => `${name} is larger than this server takes.`,
     revoked: 'The key was revoked or is not known.',

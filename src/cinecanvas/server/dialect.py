@@ -14,7 +14,7 @@ from cinecanvas.jobs.database import NoDatabase
 from cinecanvas.jobs.files import NoFile
 from cinecanvas.jobs.hooks import NoHook
 from cinecanvas.jobs.job import Job
-from cinecanvas.jobs.keys import NotAllowed
+from cinecanvas.jobs.keys import NoKey, NotAllowed
 from cinecanvas.jobs.ledger import OverQuota
 from cinecanvas.jobs.queue import NoJob, NotNow
 from cinecanvas.media.warden import Busy
@@ -54,6 +54,7 @@ _STATUS: tuple[tuple[type[CinecanvasError], int, str], ...] = (
     (NoJob, 404, "not_found"),
     (NoFile, 404, "not_found"),
     (NoHook, 404, "not_found"),
+    (NoKey, 404, "not_found"),
     (NotAllowed, 403, "forbidden"),
     (NotNow, 409, "conflict"),
     (NoDatabase, 503, "unavailable"),

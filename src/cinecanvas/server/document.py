@@ -43,6 +43,7 @@ _KEY = {
 _TAGS = (
     {"name": "jobs", "description": "What was asked: how far it is, what it made, and how to stop it."},
     {"name": "files", "description": "Pictures and films of yours, for orders to name."},
+    {"name": "keys", "description": "For operators: who may ask, how much, and what each has used."},
     {"name": "server", "description": "What serves you: its version and models, your key, and what you have used."},
 )
 _CLIP = {"file": "2f1c7d0e-6f0b-4c0e-9b1e-5d0c3c1f7a10"}
@@ -93,6 +94,11 @@ _LINKS = {  # where the answer of an operation leads: the parameter that takes i
 }
 
 
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The failures of an operation, beside those of every operation; `document` says what each means."""
+    return {status: {"$ref": f"#/components/responses/{status}"} for status in (*ALWAYS, *statuses)}
+
+
 def document(written: dict[str, Any], *, models: tuple[str, ...], failure: type[BaseModel]) -> dict[str, Any]:
     """The document as FastAPI writes it, once, with what it cannot know; failure: what is said when one is."""
     if "securitySchemes" in written["components"]:
@@ -111,7 +117,10 @@ def document(written: dict[str, Any], *, models: tuple[str, ...], failure: type[
     }
     body = operations["create_job"]["requestBody"]["content"]["application/json"]
     components["schemas"]["Order"] = body["schema"]
-    body["schema"] = {"$ref": "#/components/schemas/Order"}
+    for name in ("create_job", "plan_order"):
+        operations[name]["requestBody"]["content"]["application/json"]["schema"] = {
+            "$ref": "#/components/schemas/Order"
+        }
     for name in components["schemas"]["Order"]["discriminator"]["mapping"].values():
         _serve(components["schemas"][name.rpartition("/")[2]], models)
     for name, operation in operations.items():

@@ -19,10 +19,11 @@ from cinecanvas.jobs.queue import NotNow
 from cinecanvas.jobs.worker import preview_file
 from cinecanvas.model import Card
 from cinecanvas.models import card
+from cinecanvas.server import operate
 from cinecanvas.server.deliver import Stream, events, made, watched
 from cinecanvas.server.desk import Variant
 from cinecanvas.server.dialect import Dialect, Fault, Link
-from cinecanvas.server.document import ALWAYS, EVENT, EXAMPLES
+from cinecanvas.server.document import EVENT, EXAMPLES, problems
 from cinecanvas.server.message import At, Base, Creator, Reader
 from cinecanvas.server.outlook import Outlook, outlook
 
@@ -194,26 +195,21 @@ class Delivery(BaseModel):
     log: tuple[Attempt, ...] = Field(description="How each try went.")
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The failures of an operation, beside those of every operation; `document` says what each means."""
-    return {status: {"$ref": f"#/components/responses/{status}"} for status in (*ALWAYS, *statuses)}
-
-
 _OF_BODY = (408, 413)  # what else can be wrong with a request that has one
 
 
 @router.get("", include_in_schema=False)
-@router.get("/", summary="What this server is", responses=_problems(), tags=["server"])
+@router.get("/", summary="What this server is", responses=problems(), tags=["server"])
 def get_server(desk: At, caller: Reader) -> About:
     return About(version=__version__, models=list(desk.models))
 
 
-@router.get("/models", summary="The Cards of the models", responses=_problems(), tags=["server"])
+@router.get("/models", summary="The Cards of the models", responses=problems(), tags=["server"])
 def list_models(desk: At, caller: Reader) -> list[Card]:
     return [card(name) for name in desk.models]
 
 
-@router.get("/account", summary="Who you are here, and what you may", responses=_problems(), tags=["server"])
+@router.get("/account", summary="Who you are here, and what you may", responses=problems(), tags=["server"])
 def get_account(desk: At, caller: Reader) -> Account:
     return Account(
         name=caller.name,
@@ -224,7 +220,7 @@ def get_account(desk: At, caller: Reader) -> Account:
     )
 
 
-@router.get("/usage", summary="What you have used, by day and model", responses=_problems(), tags=["server"])
+@router.get("/usage", summary="What you have used, by day and model", responses=problems(), tags=["server"])
 def get_usage(
     desk: At,
     caller: Reader,
@@ -236,7 +232,7 @@ def get_usage(
 
 
 @router.post(
-    "/jobs", status_code=201, summary="Ask for something", responses=_problems(404, 409, *_OF_BODY), tags=["jobs"]
+    "/jobs", status_code=201, summary="Ask for something", responses=problems(404, 409, *_OF_BODY), tags=["jobs"]
 )
 def create_job(
     desk: At,
@@ -269,7 +265,7 @@ def create_job(
     return view(desk, job, base)
 
 
-@router.post("/plan", summary="What an order would come to", responses=_problems(404, *_OF_BODY), tags=["jobs"])
+@router.post("/plan", summary="What an order would come to", responses=problems(404, *_OF_BODY), tags=["jobs"])
 def plan_order(
     desk: At,
     caller: Reader,
@@ -280,7 +276,7 @@ def plan_order(
     return outlook(desk, caller, order.model_copy(update={"model": served}))
 
 
-@router.get("/jobs", summary="Your jobs, the newest first", responses=_problems(404), tags=["jobs"])
+@router.get("/jobs", summary="Your jobs, the newest first", responses=problems(404), tags=["jobs"])
 def list_jobs(
     desk: At,
     caller: Reader,
@@ -295,12 +291,12 @@ def list_jobs(
     return JobPage(jobs=[view(desk, job, base) for job in found[:limit]], more=len(found) > limit)
 
 
-@router.get("/jobs/{job}", summary="One job", responses=_problems(404), tags=["jobs"])
+@router.get("/jobs/{job}", summary="One job", responses=problems(404), tags=["jobs"])
 def get_job(desk: At, caller: Reader, base: Base, job: JobId) -> JobView:
     return view(desk, desk.queue.get(job, account=caller.account), base)
 
 
-@router.get("/jobs/{job}/deliveries", summary="Whom it was told to", responses=_problems(404), tags=["jobs"])
+@router.get("/jobs/{job}/deliveries", summary="Whom it was told to", responses=problems(404), tags=["jobs"])
 def list_deliveries(desk: At, caller: Reader, job: JobId) -> list[Delivery]:
     """The messages about a job to its callback and to webhook endpoints, and how each try went."""
     found = desk.queue.get(job, account=caller.account)
@@ -311,7 +307,7 @@ def list_deliveries(desk: At, caller: Reader, job: JobId) -> list[Delivery]:
 @router.patch(
     "/jobs/{job}",
     summary="Pause or move a job that waits, keep what one made",
-    responses=_problems(404, 409, *_OF_BODY),
+    responses=problems(404, 409, *_OF_BODY),
     tags=["jobs"],
 )
 def change_job(desk: At, caller: Creator, base: Base, job: JobId, asked: Change) -> JobView:
@@ -327,13 +323,13 @@ def change_job(desk: At, caller: Creator, base: Base, job: JobId, asked: Change)
     return view(desk, changed, base)
 
 
-@router.post("/jobs/{job}/cancel", summary="Stop a job", responses=_problems(404), tags=["jobs"])
+@router.post("/jobs/{job}/cancel", summary="Stop a job", responses=problems(404), tags=["jobs"])
 def cancel_job(desk: At, caller: Creator, base: Base, job: JobId) -> JobView:
     """One that waits is cancelled at once, one that runs within a denoising step; one that has ended stays as it is."""
     return view(desk, desk.queue.cancel(job, account=caller.account), base)
 
 
-@router.delete("/jobs/{job}", status_code=204, summary="Forget a job", responses=_problems(404), tags=["jobs"])
+@router.delete("/jobs/{job}", status_code=204, summary="Forget a job", responses=problems(404), tags=["jobs"])
 def delete_job(desk: At, caller: Creator, job: JobId) -> None:
     """It is cancelled if it has not ended, and what it made is forgotten."""
     desk.queue.hide(job, account=caller.account)
@@ -343,7 +339,7 @@ def delete_job(desk: At, caller: Creator, job: JobId) -> None:
     "/jobs/{job}/events",
     summary="What happens, as it happens",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": EVENT}}}, **_problems(404)},
+    responses={200: {"content": {"text/event-stream": {"schema": EVENT}}}, **problems(404)},
     tags=["jobs"],
 )
 def follow_job(
@@ -362,13 +358,13 @@ def follow_job(
 
 
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-_PICTURES: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": _BYTES}}, **_problems(404, 409)}
+_PICTURES: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": _BYTES}}, **problems(404, 409)}
 _FILMS: dict[int | str, dict[str, Any]] = {
     200: {"content": dict.fromkeys(("video/mp4", "image/png", "image/webp", "image/jpeg", "video/webm"), _BYTES)},
     206: {"description": "The part of it that a Range asked for."},
     304: {"description": "You have it already: its ETag is the one of your If-None-Match."},
     416: {"description": "It is shorter than the Range that was asked.", "content": {"text/plain": {}}},
-    **_problems(404, 409),
+    **problems(404, 409),
 }
 
 
@@ -392,7 +388,7 @@ def preview_job(desk: At, caller: Reader, job: JobId) -> Response:
     "/jobs/{job}/live",
     summary="The film while it is made",
     response_class=StreamingResponse,
-    responses={200: {"content": {"video/mp4": _BYTES}}, **_problems(404, 409)},
+    responses={200: {"content": {"video/mp4": _BYTES}}, **problems(404, 409)},
     tags=["jobs"],
 )
 def watch_job(desk: At, caller: Reader, request: Request, job: JobId) -> Response:
@@ -416,7 +412,7 @@ def get_film(
 
 
 @router.post(
-    "/files", status_code=201, summary="Bring a picture or film", responses=_problems(*_OF_BODY), tags=["files"]
+    "/files", status_code=201, summary="Bring a picture or film", responses=problems(*_OF_BODY), tags=["files"]
 )
 def upload_file(
     desk: At, caller: Creator, file: Annotated[UploadFile, File(description="The picture or film.")]
@@ -424,7 +420,7 @@ def upload_file(
     return _file(desk.brought(caller, file.file, dialect=NAME, name=file.filename or "", purpose="upload", days=30.0))
 
 
-@router.get("/files", summary="What you brought, the newest first", responses=_problems(404), tags=["files"])
+@router.get("/files", summary="What you brought, the newest first", responses=problems(404), tags=["files"])
 def list_files(
     desk: At,
     caller: Reader,
@@ -435,12 +431,12 @@ def list_files(
     return [_file(one) for one in found]
 
 
-@router.get("/files/{file}", summary="One file", responses=_problems(404), tags=["files"])
+@router.get("/files/{file}", summary="One file", responses=problems(404), tags=["files"])
 def get_file(desk: At, caller: Reader, file: FileId) -> FileView:
     return _file(desk.files.get(file, account=caller.account))
 
 
-@router.delete("/files/{file}", status_code=204, summary="Forget a file", responses=_problems(404), tags=["files"])
+@router.delete("/files/{file}", status_code=204, summary="Forget a file", responses=problems(404), tags=["files"])
 def delete_file(desk: At, caller: Creator, file: FileId) -> None:
     desk.files.delete(file, account=caller.account)
 
@@ -492,4 +488,5 @@ def envelope(fault: Fault) -> dict[str, Any]:
     return Failure(error=Problem(code=fault.code, message=fault.message, field=fault.param or None)).model_dump()
 
 
+router.routes.extend(operate.router.routes)  # as if they were written here: who asks what a path allows looks there
 DIALECT = Dialect(NAME, ("/api/v1",), router, envelope, event, data_uris=False)
