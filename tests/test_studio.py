@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from crew import Crew
 from machine import Machine
 from service import Service, service
 
 from cinecanvas.jobs.keys import Keys
+from cinecanvas.media.video import read
 
 sync_api = pytest.importorskip("playwright.sync_api")
 Browser, Page, expect = sync_api.Browser, sync_api.Page, sync_api.expect
@@ -179,7 +181,13 @@ def test_what_cannot_be_is_refused_with_a_button_that_mends_it(page: Any) -> Non
     expect(page.locator("button.main")).to_be_enabled()
 
 
-def test_a_part_is_retaken_and_the_rest_is_known(page: Any, running: Service) -> None:
+def frames(running: Service, url: str, file: Path) -> np.ndarray:
+    """The pictures of a film, as its link gives them to anybody."""
+    file.write_bytes(httpx.get(url).content)
+    return np.stack(list(read(file)))
+
+
+def test_a_part_is_retaken_and_the_rest_is_known(page: Any, running: Service, tmp_path: Path) -> None:
     make(page)
     look(page)
     page.get_by_role("button", name="Retake a part").click()
@@ -188,7 +196,11 @@ def test_a_part_is_retaken_and_the_rest_is_known(page: Any, running: Service) ->
     page.locator("button.main").click()
     retaken = newest(running, "canvas")
     clips = retaken["order"]["clips"]
-    assert [bool(clip.get("trim")) for clip in clips] == [True, True]
+    assert [(clip.get("keep", 1), bool(clip.get("trim"))) for clip in clips] == [(0, False), (1, True), (1, True)]
+    whole = httpx.get(f"{running.url}/api/v1/jobs").json()["jobs"][1]
+    first, again = (frames(running, job["films"][0]["url"], tmp_path / f"{job['id']}.mp4") for job in (whole, retaken))
+    assert np.abs(first[:4].astype(int) - again[:4]).mean() < 4, "but for what the codec does"
+    assert np.abs(first[-3:].astype(int) - again[-3:]).mean() < 4
 
 
 def test_what_is_painted_over_becomes_a_mask_and_a_box_reframes(page: Any, running: Service) -> None:

@@ -9,6 +9,7 @@ export interface Piece {
   name: string
   picture: string // URL of a small picture; "" if there is none
   seconds: number | null // null: a picture
+  sound: boolean
   width: number | null
   height: number | null
   start: number
@@ -92,7 +93,21 @@ export function ordered(draft: Draft, card: Card | undefined): Order {
     ...(piece.box ? { box: piece.box, fit: 'stretch' } : {}),
     ...(piece.mask ? { mask: piece.mask } : {}),
   }))
-  return { task: 'canvas', prompt: draft.prompt, ...asked, loop: draft.loop, clips }
+  return { task: 'canvas', prompt: draft.prompt, ...asked, loop: draft.loop, clips: [...beneath(draft.pieces), ...clips] }
+}
+
+/** Films of which several parts stand in their own time lie beneath their holes too, as in the verb `retake`: decoders
+ * go on from what was there, so the parts stay as they are to the bit; and all of their sound stays. */
+function beneath(pieces: Piece[]): Record<string, unknown>[] {
+  const offset = (piece: Piece) => round(piece.start - (piece.trim?.[0] ?? 0))
+  const same = (a: Piece, b: Piece) => JSON.stringify(a.media) === JSON.stringify(b.media) && offset(a) === offset(b)
+  const parts = pieces.filter((piece) => piece.trim && !piece.atEnd && !piece.box && !piece.mask && piece.keep === 1)
+  return parts
+    .filter((piece, i) => offset(piece) >= 0 && parts.findIndex((one) => same(one, piece)) === i && parts.some((one, j) => j > i && same(one, piece)))
+    .flatMap((piece) => [
+      { media: piece.media, start: offset(piece), keep: 0 },
+      ...(piece.sound ? [{ media: piece.media, start: offset(piece), role: 'sound' }] : []),
+    ])
 }
 
 function ratio(width: number, height: number): string {
@@ -120,6 +135,7 @@ export function pieceOf(job: Job, output = 0): Piece {
     name: job.order.prompt || job.id.slice(0, 8),
     picture: film.thumbnail_url,
     seconds: film.frames && film.frames > 1 ? film.seconds : null,
+    sound: film.sound,
     width: film.width,
     height: film.height,
     start: 0,
@@ -134,7 +150,7 @@ export function pieceOf(job: Job, output = 0): Piece {
 
 export function pieceOfFile(file: { id: string; name: string; width: number | null; height: number | null; seconds: number | null }, picture: string, url: string): Piece {
   return {
-    id: ++count, media: { file: file.id }, name: file.name, picture, seconds: file.seconds, width: file.width,
+    id: ++count, media: { file: file.id }, name: file.name, picture, seconds: file.seconds, sound: false, width: file.width,
     height: file.height, start: 0, atEnd: false, trim: null, keep: 1, url, box: null, mask: null,
   }
 }
