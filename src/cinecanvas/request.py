@@ -113,6 +113,28 @@ class Cue(BaseModel):
         return cue
 
 
+class Enhanced(BaseModel):
+    """What a language model made of the words of a prompt; without a caption they hold as they were asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field(description="The words as they were asked.", json_schema_extra={"maxLength": MOST_PROMPT})
+    caption: str = Field(
+        default="",
+        description="What is shown in their place; empty if nothing usable came.",
+        json_schema_extra={"maxLength": MOST_PROMPT},
+    )
+    by: str = Field(default="", description="Who wrote it.", json_schema_extra={"maxLength": MOST_PROMPT})
+    trouble: str = Field(
+        default="", description="Why nothing usable came.", json_schema_extra={"maxLength": MOST_PROMPT}
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _legible(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        return _told(handler, data)
+
+
 class Lora(BaseModel):
     """A file that changes a model's weights a little, by its name on the shelf, as far as `weight` says."""
 
@@ -187,6 +209,12 @@ class Request(BaseModel):
         default=1, description="Ask the network at every n-th step and foretell its answers between; 1 is at all steps."
     )
     loras: tuple[Lora, ...] = Field(default=(), description="LoRA files that change a public model, by their names.")
+    enhance: bool = Field(
+        default=False, description="Let a language model that the operator names make a detailed caption of the prompt."
+    )
+    enhanced: tuple[Enhanced, ...] = Field(
+        default=(), description="What came of that, written down when it came: nobody is asked again for these words."
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -221,9 +249,22 @@ class Request(BaseModel):
         """One seed for each of the videos: the asked one and those after it."""
         return tuple((self.seed + i) % (MOST_SEED + 1) for i in range(self.count))
 
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The words of the film as they were asked, each once, in their order."""
+        return tuple(dict.fromkeys((self.prompt, *(cue.prompt for cue in self.cues))))
+
+    @property
+    def unenhanced(self) -> tuple[str, ...]:
+        """Those of them that are still to be enhanced."""
+        known = {"", *(one.prompt for one in self.enhanced)}
+        return tuple(words for words in self.spoken if words not in known) if self.enhance else ()
+
     def prompt_at(self, second: float) -> str:
-        """The words that hold at a second."""
-        return next((cue.prompt for cue in reversed(self.cues) if cue.at <= second + 1e-9), self.prompt)
+        """The words that hold at a second, enhanced as far as they are."""
+        asked = next((cue.prompt for cue in reversed(self.cues) if cue.at <= second + 1e-9), self.prompt)
+        captions = {one.prompt: one.caption for one in self.enhanced} if self.enhance else {}
+        return captions.get(asked) or asked
 
 
 class Options(TypedDict, total=False):
@@ -247,6 +288,8 @@ class Options(TypedDict, total=False):
     rescale: float | None
     step_cache: int
     loras: tuple[Lora, ...]
+    enhance: bool
+    enhanced: tuple[Enhanced, ...]
 
 
 # Every task is a Request and nothing else: which cells are known. Media stand at a second and hold their own length.
@@ -451,6 +494,19 @@ def draw_seed() -> int:
     return secrets.randbelow(2**32)
 
 
+def legible(text: str) -> bool:
+    """Whether there is anything to read."""
+    return any(c.isprintable() and not c.isspace() for c in text)
+
+
+def strange(text: str) -> str:
+    """What a text holds that no text should, in words; "": nothing."""
+    found = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r"), None)
+    if found is None:
+        return ""
+    return "broken UTF-8" if unicodedata.category(found) == "Cs" else f"the control character U+{ord(found):04X}"
+
+
 def _told(handler: Callable[[Any], Value], data: Any) -> Value:
     """What pydantic refuses, as one line of ours."""
     try:
@@ -494,17 +550,15 @@ def _check_recipe(request: Request) -> None:
 def _check_text(request: Request) -> None:
     """A prompt that can be read, and a negative that may be empty."""
     cues = (("prompt", cue.prompt) for cue in request.cues)
-    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative), *cues):
+    made = (("caption", text) for one in request.enhanced for text in (one.prompt, one.caption, one.by, one.trouble))
+    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative), *cues, *made):
         if len(text) > MOST_PROMPT:
             raise BadRequest(
                 f"A {name} of {len(text):,} characters was given", f"At most {MOST_PROMPT:,} are possible", "Shorten it"
             )
-        strange = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r"), None)
-        if strange is not None:
-            broken = unicodedata.category(strange) == "Cs"
-            kind = "broken UTF-8" if broken else f"the control character U+{ord(strange):04X}"
+        if kind := strange(text):
             raise BadRequest(f"The {name} holds {kind}", "Plain text is possible", "Remove it")
-    if not any(c.isprintable() and not c.isspace() for c in request.prompt):
+    if not legible(request.prompt):
         raise BadRequest("The prompt is empty", do='Say what to show, such as "a red ball bounces on grass at sunset"')
     if not 0 < len(request.model) <= 100 or not request.model.isprintable():
         raise BadRequest("The model's name is empty, too long or unprintable", do="Choose one that `cine models` lists")

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 from cinecanvas.errors import BadRequest
 from cinecanvas.runtime.placement import Precision
 
+MOST_ENHANCE_SECONDS = 240.0  # less than a worker may be silent
 _OFFLINE = ("CINECANVAS_OFFLINE", "HF_HUB_OFFLINE")
 
 
@@ -32,6 +33,10 @@ class Settings(BaseModel):
     precision: str = "auto"  # in which they work
     offline: bool = False  # nothing is fetched
     debug: bool = False  # show tracebacks
+    enhance_url: str = ""  # of a language model that enhances prompts, in OpenAI's terms; "": there is none
+    enhance_model: str = ""  # its name there
+    enhance_key: SecretStr = SecretStr("")  # the bearer that it asks for
+    enhance_seconds: float = 20.0  # that one answer may take
 
 
 def settings(env: Mapping[str, str] | None = None) -> Settings:
@@ -50,6 +55,10 @@ def settings(env: Mapping[str, str] | None = None) -> Settings:
         precision=_precision(env.get("CINECANVAS_PRECISION") or "auto"),
         offline=any(env.get(name, "").lower() not in ("", "0", "no", "off", "false") for name in _OFFLINE),
         debug=env.get("CINECANVAS_DEBUG", "") not in ("", "0"),
+        enhance_url=env.get("CINECANVAS_ENHANCE_URL", ""),
+        enhance_model=env.get("CINECANVAS_ENHANCE_MODEL", ""),
+        enhance_key=_bearer(env.get("CINECANVAS_ENHANCE_KEY", "")),
+        enhance_seconds=_seconds(env.get("CINECANVAS_ENHANCE_SECONDS") or "20"),
     )
 
 
@@ -86,3 +95,21 @@ def _threads(text: str) -> int:
     if not text.isdecimal() or not 0 <= int(text) <= 1024:
         raise BadRequest(f"CINECANVAS_THREADS is {text[:20]!r}", "It is a whole number from 0 (torch chooses) to 1024")
     return int(text)
+
+
+def _bearer(key: str) -> SecretStr:
+    """A key as a header takes it; what is wrong with it is said without it."""
+    if not all("!" <= c <= "~" for c in key):
+        raise BadRequest("CINECANVAS_ENHANCE_KEY holds spaces, or characters that no key has", do="Set it anew")
+    return SecretStr(key)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MOST_ENHANCE_SECONDS:
+        possible = f"It is more than 0 and at most {MOST_ENHANCE_SECONDS:g} s"
+        raise BadRequest(f"CINECANVAS_ENHANCE_SECONDS is {text[:20]!r}", possible)
+    return seconds

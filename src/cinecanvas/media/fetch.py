@@ -1,5 +1,7 @@
 """The only place that opens a user's URL: public addresses alone, bounded in bytes and seconds, whatever the URL says.
 
+What an operator names himself may lie anywhere, and is bounded all the same (`ask`).
+
 A name is looked up once, every address it has must be public, and that very address is dialled: a name that changes its
 mind between the look and the call gains nothing. Each redirect begins anew.
 """
@@ -14,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
@@ -32,6 +34,7 @@ _PORTS = {"http": 80, "https": 443}
 _POSSIBLE = "http:// and https:// URLs are opened, such as https://example.org/cat.jpg"
 _INSTEAD = "Save it to a file and give that"
 _HOST = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?\.?")
+_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")  # of a host beside this one
 _NOT_PUBLIC = tuple(
     map(
         ipaddress.ip_network,
@@ -106,6 +109,24 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, web: Web = Web())
         return status
 
 
+def ask(url: str, body: bytes, headers: Mapping[str, str], *, called: str, web: Web) -> bytes:
+    """Send a body to a service that the operator of this machine named, wherever it is; the bytes that it answers.
+
+    No redirect is followed, and whatever is not answered with 200 is BadMedia. Refusals say what the service is
+    `called`, never where it is. A whole `Web.seconds` may pass, and no more than `Web.most_bytes` are read.
+    """
+    place = _place(url, own=True)._replace(called=called)
+    anywhere = replace(web, allowed=lambda address: True)
+    with _answer(place, anywhere, time.monotonic() + web.seconds, body=body, headers=headers) as (status, known, pieces):
+        _check(called, status, known, most=web.most_bytes)
+        return b"".join(_bounded(called, pieces, most=web.most_bytes))
+
+
+def check_own(url: str) -> None:
+    """Refuse at once what `ask` could not send to."""
+    _place(url, own=True)
+
+
 class _Place(NamedTuple):
     """A URL in its parts, as they are sent: nothing reads it a second time in another way."""
 
@@ -113,10 +134,12 @@ class _Place(NamedTuple):
     host: str
     port: int
     target: str
+    called: str  # what refusals call it
 
 
-def _place(url: str) -> _Place:
-    """The parts of a URL; whatever two programs could read in two ways is refused."""
+def _place(url: str, *, own: bool = False) -> _Place:
+    """The parts of a URL; whatever two programs could read in two ways is refused. own: an operator's, who may name
+    hosts of his own net."""
     if len(url) > _MOST_URL or any(c == "\\" or c.isspace() or not c.isprintable() for c in url):
         raise BadRequest("A URL without end or with spaces or backslashes was given", _POSSIBLE)
     try:
@@ -129,10 +152,10 @@ def _place(url: str) -> _Place:
         raise BadRequest(f"A URL that begins with {parts.scheme[:20]}: was given", _POSSIBLE, _INSTEAD)
     if "@" in parts.netloc:
         raise BadRequest("A URL with a name or password in it was given", "It is opened without them", _INSTEAD)
-    if not _HOST.fullmatch(host) and not _is_number(host):
+    if not _HOST.fullmatch(host) and not _is_number(host) and not (own and _NAME.fullmatch(host)):
         raise BadRequest("The URL names no host on the public internet", _POSSIBLE, _INSTEAD)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return _Place(parts.scheme, host, port or _PORTS[parts.scheme], quote(target, safe="%/?:@!$&'()*+,;=~[]"))
+    return _Place(parts.scheme, host, port or _PORTS[parts.scheme], quote(target, safe="%/?:@!$&'()*+,;=~[]"), host)
 
 
 def _is_number(host: str) -> bool:
@@ -209,7 +232,7 @@ def _answer(
     origin = httpcore.Origin(place.scheme.encode(), place.host.encode(), place.port)
     url = httpcore.URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=place.target.encode())
     try:
-        line = _Line(_dialled(place, web, until), until, place.host)
+        line = _Line(_dialled(place, web, until), until, place.called)
         with (
             closing(httpcore.HTTP11Connection(origin, line)) as connection,  # type: ignore[arg-type]
             connection.stream(method, url, headers=asked, content=body) as reply,
@@ -217,11 +240,11 @@ def _answer(
             known = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in reply.headers}
             yield reply.status, known, reply.iter_stream()
     except httpcore.TimeoutException:
-        raise _too_slow(place.host) from None
+        raise _too_slow(place.called) from None
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-            raise BadMedia(f"{place.host} does not prove that it is {place.host}", do=_INSTEAD) from None
-        raise BadMedia(f"{place.host} could not be reached, or broke off", do="Check the URL, or try again") from None
+            raise BadMedia(f"{place.called} does not prove that it is {place.called}", do=_INSTEAD) from None
+        raise BadMedia(f"{place.called} could not be reached, or broke off", do="Check the URL, or try again") from None
 
 
 def _dialled(place: _Place, web: Web, until: float) -> Any:
@@ -231,12 +254,12 @@ def _dialled(place: _Place, web: Web, until: float) -> Any:
     try:
         found = list(dict.fromkeys(web.resolve(place.host, place.port)))
     except OSError:
-        raise BadMedia(f"No host {place.host} is known", do="Check the URL") from None
+        raise BadMedia(f"{place.called} is not known by any name server", do="Check the URL") from None
     if not found or not (place.host in web.trusted or all(web.allowed(address) for address in found)):
         raise _not_public(place.host)
     for address in found:
         try:
-            wait = min(_CONNECT, _left(until, place.host))
+            wait = min(_CONNECT, _left(until, place.called))
             stream = httpcore.SyncBackend().connect_tcp(address, place.port, timeout=wait)
             break
         except (httpcore.ConnectError, httpcore.ConnectTimeout):
@@ -245,7 +268,7 @@ def _dialled(place: _Place, web: Web, until: float) -> Any:
     if place.scheme == "http":
         return stream
     trust = web.trust() if web.trust else httpcore.default_ssl_context()
-    return stream.start_tls(trust, server_hostname=place.host, timeout=_left(until, place.host))
+    return stream.start_tls(trust, server_hostname=place.host, timeout=_left(until, place.called))
 
 
 class _Line:
