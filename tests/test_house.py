@@ -21,7 +21,7 @@ FLOORS = (
     {"runtime", "ramp"},
     {"request", "schedule", "grid", "settings", "logs", "pace", "stepcache"},
     {"canvas", "model", "media", "world", "layout", "flags", "solvers"},
-    {"plan", "sampler", "guidance", "anchor", "likeness", "reel", "client", "models", "compose"},
+    {"plan", "sampler", "guidance", "anchor", "likeness", "reel", "client", "models", "compose", "enhance"},
     {"fitting"},
     {"generate"},
     {"jobs", "eval"},

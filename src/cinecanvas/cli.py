@@ -352,6 +352,7 @@ def variations(
 @with_options()
 def plan(prompt: Prompt, as_json: Json = False, *, options: Options) -> None:
     """Say what `generate` would do and what it would cost, without doing it."""
+    from cinecanvas.enhance import check_enhancer
     from cinecanvas.models import advice, card, pinned, understood
     from cinecanvas.pace import read_paces
     from cinecanvas.plan import plan as planned
@@ -359,6 +360,7 @@ def plan(prompt: Prompt, as_json: Json = False, *, options: Options) -> None:
 
     request = pinned(text_to_video(prompt, **options))
     chosen = card(request.model)
+    check_enhancer(request, chosen, settings())
     made = planned(request, chosen, pace=read_paces(settings().cache).get(chosen.name, {}))
     reading = understood(chosen, prompt)
     if as_json:

@@ -15,7 +15,7 @@ from cinecanvas.request import Cue, Lora, Request, parse_size
 
 SHARED = (
     *("seconds", "size", "fps", "seed", "quality", "order", "model", "negative", "count", "at", "sound"),
-    *("steps", "guidance", "guided", "rescale", "step_cache", "lora"),
+    *("steps", "guidance", "guided", "rescale", "step_cache", "lora", "enhance"),
 )
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SIZE = Annotated[
@@ -37,8 +37,9 @@ _LORAS = Annotated[
     ),
 ]
 _SOUND = Annotated[bool | None, typer.Option("--sound", help=Request.model_fields["sound"].description)]
+_ENHANCE = Annotated[bool | None, typer.Option("--enhance", help=Request.model_fields["enhance"].description)]
 # flags whose values have a form of their own
-_WRITTEN = {"size": _SIZE, "at": _CUES, "guided": _GUIDED, "sound": _SOUND, "lora": _LORAS}
+_WRITTEN = {"size": _SIZE, "at": _CUES, "guided": _GUIDED, "sound": _SOUND, "lora": _LORAS, "enhance": _ENHANCE}
 
 
 def with_options(

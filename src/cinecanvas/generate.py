@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from cinecanvas import __version__, layout
+from cinecanvas.enhance import captions, check_enhancer, open_words, with_captions
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.audio import Voice, amid, mixed
@@ -138,13 +139,19 @@ def generate(
     here = where or settings()
     request = pinned(_one_picture(request, str(out)), where=here)
     chosen = card(request.model, where=here)
+    check_enhancer(request, chosen, here)
+    files = destinations(str(out), count=request.count)
+    for file in files:
+        check_destination(file)
+    if open_words(request, chosen):
+        yield Phase("enhance", 0, 0.0)
+        request = with_captions(request, found := list(captions(request, chosen, here)))
+        yield from (Note(f"the words are shown as they were asked: {one.trouble}") for one in found[:1] if one.trouble)
     paces = read_paces(here.cache)
     pace = paces.get(chosen.name, {})
     media = _described(request, store)
     made = plan(request, chosen, media=media, budget=budget, pace=pace, others=others(where=here))
-    files = destinations(str(out), count=request.count)
     for file in files:
-        check_destination(file)
         _check_rate(file, made.fps)
     reading = understood(chosen, request.prompt)
     yield Planned(made, reading, advice(chosen, reading))

@@ -526,7 +526,10 @@ def _uncached(request: Request, recipe: Recipe) -> str:
 def _idle(request: Request, recipe: Recipe, card: Card) -> tuple[str, ...]:
     """What was asked of guidance where there is none, or none that could be told; a step cache that does nothing."""
     why = _uncached(request, recipe) if request.step_cache > 1 else ""
-    notes = (f"the step cache has no effect: {why}",) if why else ()
+    notes: tuple[str, ...] = (f"the step cache has no effect: {why}",) if why else ()
+    if request.unenhanced:
+        few = f"enhance has no effect: {card.name} knows few words, and they are in the prompt or not"
+        notes += (few if card.words else "its words will be enhanced by the operator's language model",)
     if recipe.guidance != 1 and not card.embedded:
         return notes
     why = "leans by itself" if card.embedded else "is sampled without guidance"

@@ -129,11 +129,6 @@ class Enhanced(BaseModel):
         default="", description="Why nothing usable came.", json_schema_extra={"maxLength": MOST_PROMPT}
     )
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _legible(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        return _told(handler, data)
-
 
 class Lora(BaseModel):
     """A file that changes a model's weights a little, by its name on the shelf, as far as `weight` says."""

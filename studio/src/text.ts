@@ -110,6 +110,7 @@ export const text = {
     play: 'Play', pause: 'Pause',
     extend: 'Extend', before: 'Extend to the left', loop: 'Close its loop', retake: 'Retake a part', inpaint: 'Paint a part anew', reframe: 'Reframe', remix: 'Remix', animate: 'Animate', again: 'Open as a draft', variations: 'Four variations', join: 'Join to the draft', use: 'Lay on the timeline',
     download: 'Download', forget: 'Forget it', forgetSure: 'Really forget it?',
+    shown: (by: string) => `Shown as ${by} wrote it:`,
     seed: 'Seed', size: 'Size', made: 'Made', expires: 'Goes', took: 'Took', model: 'Model', quality: 'Quality', digest: 'SHA-256',
     from: 'Made from', into: 'Became', notes: 'Notes',
     code: 'Do the same by program', copy: 'Copy', copied: 'Copied',

@@ -241,6 +241,7 @@ _BOUNDS: Mapping[str, Mapping[str, Any]] = {  # what a Request refuses whatever 
     "rescale": {"ge": 0, "le": 1},
     "step_cache": {"ge": 1, "le": tasks.MOST_EVERY},
     "loras": {"max_length": tasks.MOST_LORAS},
+    "enhanced": {"max_length": 257},
     "cues": {"max_length": 256},
     "shape": {"max_length": 40},
     "start": {"ge": 0, "le": tasks.MOST_SECONDS},

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from cinecanvas.enhance import captions, open_words, with_captions
 from cinecanvas.errors import BadMedia, BadRequest, BadWeights, CannotWrite, CinecanvasError, Unsupported
 from cinecanvas.generate import Done, Event, Note, Phase, Planned, Preview, Step, Stored, Watch, generate, live_name
 from cinecanvas.jobs.database import Database, NoDatabase
@@ -35,7 +36,8 @@ from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.fetch import Web, fetch
 from cinecanvas.media.warden import Busy, Warden
 from cinecanvas.model import Model
-from cinecanvas.request import STILL, Media
+from cinecanvas.models import card
+from cinecanvas.request import STILL, Media, Request
 from cinecanvas.settings import Settings, settings
 
 LOG = logging.getLogger("cinecanvas.worker")
@@ -320,7 +322,7 @@ class Worker:
     def _film(self, hand: Hand) -> Outcome:
         job = hand.claim.job
         asked, found = self._found(hand)
-        request = order_of(asked).request(found)
+        request = self._enhanced(hand, asked, order_of(asked).request(found))
         for folder in left_folders(self._where, job):  # of workers that were killed
             shutil.rmtree(folder, ignore_errors=True)
         folder = _own(self._where, job)
@@ -366,6 +368,21 @@ class Worker:
             self._say(hand, "fetched", {"assets": digests}, holds=digests, asked=kept(asked))
         return kept(asked), found
 
+    def _enhanced(self, hand: Hand, asked: dict[str, Any], request: Request) -> Request:
+        """The request with its captions, which are written down as they come: nobody is asked twice for one."""
+        chosen = card(request.model, where=self._where)
+        if not open_words(request, chosen):
+            return request
+        self._say(hand, "phase", {"name": "enhance"}, phase="enhance")
+        for one in captions(request, chosen, self._where):
+            request = with_captions(request, [one])
+            order = {**asked, "enhanced": [each.model_dump() for each in request.enhanced]}
+            told = {"caption": one.caption, "trouble": one.trouble}
+            self._say(hand, "enhanced", told, surely=True, asked=kept(order_of(order)))
+        if trouble := request.enhanced[-1].trouble:
+            self._say(hand, "note", {"text": f"the words are shown as they were asked: {trouble}"})
+        return request
+
     def _looked_at(self, store: Store, file: Path) -> Asset:
         return self._warden.take(file, name=file.name)
 
@@ -393,9 +410,18 @@ class Worker:
             digest = event.asset.digest
             self._say(hand, "stored", {"asset": digest, "video": event.video}, holds=[digest])
 
-    def _say(self, hand: Hand, kind: str, data: Mapping[str, Any], *, holds: Sequence[str] = (), **values: Any) -> None:
+    def _say(
+        self,
+        hand: Hand,
+        kind: str,
+        data: Mapping[str, Any],
+        *,
+        holds: Sequence[str] = (),
+        surely: bool = False,
+        **values: Any,
+    ) -> None:
         """One word to the queue; its answer may be the end of the job here. While the database is away a job goes on:
-        how far it is can be told later, only what it needs must be known."""
+        how far it is can be told later, only what it needs must be known, and what is said `surely`."""
 
         def say() -> Word:
             hand.silence.broken()
@@ -403,7 +429,7 @@ class Worker:
 
         if not hand.lost.is_set() and not self._leaving.is_set():
             try:
-                hand.heed(_lasting(say, until=self._leaving) if holds else say())
+                hand.heed(_lasting(say, until=self._leaving) if holds or surely else say())
             except NoDatabase as error:
                 LOG.warning("job %s goes on untold: %s", hand.claim.job.id, error)
         if hand.lost.is_set() or self._leaving.is_set():

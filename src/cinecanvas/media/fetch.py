@@ -117,7 +117,11 @@ def ask(url: str, body: bytes, headers: Mapping[str, str], *, called: str, web: 
     """
     place = _place(url, own=True)._replace(called=called)
     anywhere = replace(web, allowed=lambda address: True)
-    with _answer(place, anywhere, time.monotonic() + web.seconds, body=body, headers=headers) as (status, known, pieces):
+    with _answer(place, anywhere, time.monotonic() + web.seconds, body=body, headers=headers) as (
+        status,
+        known,
+        pieces,
+    ):
         _check(called, status, known, most=web.most_bytes)
         return b"".join(_bounded(called, pieces, most=web.most_bytes))
 
@@ -254,7 +258,8 @@ def _dialled(place: _Place, web: Web, until: float) -> Any:
     try:
         found = list(dict.fromkeys(web.resolve(place.host, place.port)))
     except OSError:
-        raise BadMedia(f"{place.called} is not known by any name server", do="Check the URL") from None
+        known = f"No host {place.host} is known" if place.called == place.host else f"{place.called} has no known host"
+        raise BadMedia(known, do="Check the URL") from None
     if not found or not (place.host in web.trusted or all(web.allowed(address) for address in found)):
         raise _not_public(place.host)
     for address in found:

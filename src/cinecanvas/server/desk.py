@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast, get_args
 from urllib.parse import urlsplit
 
+from cinecanvas.enhance import check_enhancer
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
 from cinecanvas.jobs.files import Files, StoredFile
 from cinecanvas.jobs.hooks import Hooks
@@ -167,6 +168,7 @@ class Desk:
             return None
         chosen = card(model)
         request = pinned(asked.request(found), where=self.where)
+        check_enhancer(request, chosen, self.where)
         media = {asset.digest: asset for asset in found.values()}
         pace = read_paces(self.where.cache).get(chosen.name, {})
         return plan(request, chosen, media=media, pace=pace, others=others(where=self.where))

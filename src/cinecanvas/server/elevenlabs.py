@@ -61,7 +61,6 @@ _CANNOT = {  # fields that no model here can follow, and what would work
     "videos": "no model here takes references; video_to_video of Runway's API and remix of /api/v1 take a film",
     "audios": "no model here hears",
     "mask": "the task inpaint of /api/v1 takes a mask",
-    "enhance_prompt": "a prompt is taken as it is",
     "webhook": "ask for the generation until it has ended, as often as retry-after says",
 }
 _SOUND = (
@@ -103,6 +102,7 @@ class Video(Flow):
 
     duration_secs: float | None = Field(default=None, gt=0)
     generate_audio: bool = False
+    enhance_prompt: bool = False
     start_frame: Reference | None = None
     end_frame: Reference | None = None
 
@@ -127,7 +127,11 @@ def create_video(desk: At, caller: Creator, sent: Sent, request: Request) -> Any
     sources = {name: _picture(desk, caller, one) for name, one in frames.items() if one is not None}
     shape = _shape_of(desk, caller, next(iter(sources.values()))) if sources else (16, 9)
     asked = _words(body) | _size(body, shape, own=bool(sources))
-    asked |= {"seconds": body.duration_secs, "sound": body.generate_audio or None}
+    asked |= {
+        "seconds": body.duration_secs,
+        "sound": body.generate_audio or None,
+        "enhance": body.enhance_prompt or None,
+    }
     if len(sources) == 2:
         return _accepted(desk, caller, sent, request, "interpolate", body, asked | sources)
     for name, source in sources.items():
