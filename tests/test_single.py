@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 from parity import FLOAT32, grid_of, ours, psnr
 from safetensors.torch import save_file
-from tiny import cogvideox, loras, ltx, sdxl, singles, wan
+from tiny import cogvideox, loras, ltx, sd3, sdxl, singles, wan
 
 from cinecanvas import cli, models
 from cinecanvas.canvas import Canvas
@@ -36,6 +37,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "experts": lambda folder: wan.save(folder, "t2v-a14b"),
     "ltx": lambda folder: ltx.save(folder, "plain"),
     "sdxl": lambda folder: sdxl.save(folder, next(iter(sdxl.KINDS))),
+    "sd3": lambda folder: sd3.save(folder, next(iter(sd3.KINDS))),
     "cogvideox": lambda folder: cogvideox.save(folder, "5b"),
 }
 NAMES = {"wan": singles.wan_names, "ltx": singles.ltx_names}
@@ -109,12 +111,21 @@ def test_a_file_is_rounded_and_narrowed_as_a_folder_is(
     assert any(type(module).__name__ == "Narrow" for module in made.modules()) == (precision != "bfloat16")
 
 
-def test_a_unet_is_replaced_by_diffusers_names_and_families_without_other_names_too(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
-    for name, part in (("sdxl", "unet"), ("cogvideox", "transformer")):
-        file = singles.whole(tmp_path / f"{name}.safetensors", network(folders[name], part))
-        assert same(standing(folders[name], file, part=part), network(folders[name], part))
+@pytest.mark.parametrize(("name", "part"), [("sdxl", "unet"), ("sd3", "transformer"), ("cogvideox", "transformer")])
+def test_every_family_reads_diffusers_names(folders: dict[str, Path], tmp_path: Path, name: str, part: str) -> None:
+    file = singles.whole(tmp_path / "a.safetensors", network(folders[name], part))
+    assert same(standing(folders[name], file, part=part), network(folders[name], part))
+
+
+def test_of_a_whole_published_sdxl_its_unet_is_taken(folders: dict[str, Path], tmp_path: Path) -> None:
+    net = network(folders["sdxl"], "unet")
+    seeing = {number for number, block in enumerate(net.up_blocks) if hasattr(block, "attentions")}
+    named = functools.partial(singles.sdxl_names, layers=net.config.layers_per_block, seeing=seeing)
+    beside = {"first_stage_model.decoder.conv_in.weight": torch.ones(1), "conditioner.a": torch.ones(1)}
+    file = singles.whole(tmp_path / "a.safetensors", net, named, **beside)
+    assert same(standing(folders["sdxl"], file, part="unet"), net)
+    bare = singles.whole(tmp_path / "b.safetensors", net, lambda name: named(name).split(".", 2)[2])
+    assert same(standing(folders["sdxl"], bare, part="unet"), net)
 
 
 def test_ggufs_blocks_stay_blocks_and_make_the_frames_of_their_numbers(
@@ -140,20 +151,17 @@ def test_ggufs_blocks_stay_blocks_and_make_the_frames_of_their_numbers(
         assert small.blocks[0].attn1.to_q.bias.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_1", "BF16"])
-def test_every_type_of_block_is_as_wide_as_gguf_makes_it(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_every_type_of_block_is_as_wide_as_gguf_itself_makes_it() -> None:
     gguf = pytest.importorskip("gguf")
-    net = network(folders["wan"])
-    kinds = {
-        name: gguf.GGMLQuantizationType[kind] if was == gguf.GGMLQuantizationType.Q8_0 else was
-        for name, was in singles.quantised(net).items()
-    }
-    file = singles.blocks(tmp_path / "a.gguf", net, kinds)
-    numbers, made = singles.opened(file, {name: name for name in kinds}), standing(folders["wan"], file)
-    x = torch.eye(64)
-    layer = made.blocks[0].ffn.net[2]
-    assert isinstance(layer, Packed) == (kind != "BF16")
-    assert torch.equal(layer(x) - layer.bias, (x @ numbers["blocks.0.ffn.net.2.weight"].T + layer.bias) - layer.bias)
+    from diffusers.quantizers.gguf.utils import dequantize_functions
+
+    assert len(dequantize_functions) > 10
+    for kind in dequantize_functions:
+        count, length = gguf.GGML_QUANT_SIZES[kind]
+        blocks = np.random.default_rng(0).integers(0, 64, (8, 2 * length), np.uint8)  # no scale is infinite so
+        layer = Packed(torch.nn.Linear(2 * count, 8, bias=False), torch.tensor(blocks), int(kind), torch.float32)
+        its = torch.tensor(gguf.quants.dequantize(blocks, kind))
+        assert torch.equal(layer(torch.eye(2 * count)), its.T), kind.name
 
 
 def test_a_rehearsal_foretells_the_bytes_of_a_file(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,52 @@ def ltx_names(name: str) -> str:
     """A weight of LTX-Video's as its files for one program have it."""
     for theirs, published in _LTX.items():
         name = name.replace(theirs, published)
+    return f"model.diffusion_model.{name}"
+
+
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_ENDS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
+
+
+def sdxl_names(name: str, *, layers: int, seeing: Container[int]) -> str:
+    """A weight of SDXL's UNet by its published name; layers: of a block; seeing: the blocks upwards with attention."""
+    for theirs, published in _RESNET.items():
+        name = name.replace(f".{theirs}.", f".{published}.") if ".resnets." in name else name
+    for theirs, published in _ENDS.items():
+        name = name.replace(theirs, published) if name.startswith(f"{theirs}.") else name
+    way, *parts = name.split(".")
+    if way == "down_blocks":
+        block, kind, layer, *rest = parts
+        at = 1 + int(block) * (layers + 1) + int(layer)
+        if kind == "downsamplers":
+            name = ".".join(("input_blocks", str(at + layers), "0.op", *rest[1:]))
+        else:
+            name = ".".join(("input_blocks", str(at), "1" if kind == "attentions" else "0", *rest))
+    elif way == "up_blocks":
+        block, kind, layer, *rest = parts
+        at = int(block) * (layers + 1) + int(layer)
+        if kind == "upsamplers":
+            name = ".".join(("output_blocks", str(at + layers), "2" if int(block) in seeing else "1", *rest))
+        else:
+            name = ".".join(("output_blocks", str(at), "1" if kind == "attentions" else "0", *rest))
     return f"model.diffusion_model.{name}"
 
 
