@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -309,15 +308,16 @@ def test_a_published_base_that_is_not_here_is_to_be_pulled(where: Settings, tmp_
     assert "mine" not in models.ready(where=where)
 
 
-def test_the_key_of_a_pass_is_another_when_the_file_is(
+def test_another_file_under_the_same_name_is_another_model_and_key(
     where: Settings, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    net, keys = network(folders["wan"]), set()
+    net, keys, loaded = network(folders["wan"]), set(), []
     for number in range(2):
         changed = {name: value + number for name, value in net.state_dict().items()}
         save_file(changed, tmp_path / "a.safetensors")
         receipt = models.add("mine", tmp_path / "a.safetensors", base="my-wan", where=where)
         request = text_to_video("a fox", model="mine", width=64, height=32, seconds=0.5)
         keys |= {step.key for step in plan(request, models.card("mine", where=where)).passes}
-        assert json.loads(receipt.model_dump_json())["files"]["a.safetensors"]["sha256"]
-    assert len(keys) == 2
+        assert receipt.files["a.safetensors"].sha256
+        loaded.append(models.load("mine", FLOAT32, where=where))
+    assert len(keys) == 2 and loaded[0] is not loaded[1]

@@ -30,7 +30,9 @@ _NAMES = (
 OURS = {name: f"cinecanvas.models.{name}:register" for name in _NAMES}
 
 
-_LAST: dict[tuple[str, str, Weights | None], Model] = {}  # the model that was loaded last, by what it was loaded as
+_LAST: dict[
+    tuple[str, str, Weights | None, str], Model
+] = {}  # the model that was loaded last, by what it was loaded as
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def load(
     weights = _weights(entry.card, loras, here)
     if placement.rehearsed:  # weighs nothing, and is not kept
         return entry.family.load(entry.card, weights, placement)
-    key = (name, placement.model_dump_json(), weights)
+    key = (name, placement.model_dump_json(), weights, " ".join(entry.card.digests.values()))
     if key not in _LAST:
         _LAST.clear()
         _LAST[key] = entry.family.load(entry.card, weights, placement)

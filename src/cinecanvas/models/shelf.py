@@ -223,6 +223,7 @@ def add(
         elif base or path.is_file():
             receipt = _single(name, (path, second) if second is not None else (path,), where, base=base)
             fits(receipt)
+            receipt = _digested(receipt)
         else:
             receipt = _folder(name, path)
         keep(receipt, where)
@@ -236,7 +237,7 @@ def _folder(name: str, folder: Path) -> Receipt:
 
 
 def _single(name: str, files: Sequence[Path], where: Settings, *, base: str) -> Receipt:
-    """One file, or that of each expert, each read once for its digest."""
+    """One file, or that of each expert, as far as their headers tell."""
     if not base:
         raise BadRequest(
             f"{shown_name(files[0].name)} is one file, a model without its other parts",
@@ -249,6 +250,8 @@ def _single(name: str, files: Sequence[Path], where: Settings, *, base: str) -> 
         why = "is one file itself" if single else "has files still to come"
         raise BadRequest(f"{base} {why}", "A model that is whole here can be the base")
     absolute = [file.expanduser().absolute() for file in files]
+    if len({file.anchor for file in absolute}) > 1:
+        raise BadRequest("The two files lie on different drives", do="Put them on the same one")
     folder = Path(os.path.commonpath([file.parent for file in absolute]))
     held = {file.relative_to(folder).as_posix(): _held(file) for file in absolute}
     if len(held) < len(files):
@@ -262,16 +265,25 @@ def _changing(name: str, file: Path, *, base: str) -> Receipt:
         raise BadRequest(
             f"{shown_name(file.name)} is a LoRA, which replaces nothing", do=f"cine models add {name} FILE"
         )
-    return Receipt(name=name, folder=file.parent, files={file.name: _held(file)}, since=today(), lora=True)
+    held = {file.name: _held(file)}
+    return _digested(Receipt(name=name, folder=file.parent, files=held, since=today(), lora=True))
 
 
 def _held(file: Path) -> Held:
-    """A file that was added, with the digest of its bytes."""
+    """A file that is whole as far as its header tells."""
     if not file.is_file():
         raise BadWeights(f"There is no file {shown_name(file.name)}", do="Name a .safetensors or .gguf file")
-    size = check_weights(file, named=shown_name(file.name))
-    with file.open("rb") as opened:
-        return Held(bytes=size, sha256=hashlib.file_digest(opened, "sha256").hexdigest())
+    return Held(bytes=check_weights(file, named=shown_name(file.name)))
+
+
+def _digested(receipt: Receipt) -> Receipt:
+    """A receipt with the digest of every file, each read once."""
+    files = {}
+    for path, held in receipt.files.items():
+        with (receipt.folder / path).open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        files[path] = Held(bytes=held.bytes, sha256=digest)
+    return receipt.model_copy(update={"files": files})
 
 
 def remove(name: str, where: Settings) -> Receipt:
