@@ -69,7 +69,7 @@ def _list(as_json: bool) -> None:
         return
     print_cards(list(known.values()), {name: _said(_weights(card, held)) for name, card in known.items()})
     for name, receipt in lone.items():
-        other = f"replaces the transformer of {receipt.base}" if receipt.base else "no family here knows its networks"
+        other = f"for the network of {receipt.base}" if receipt.base else "no family here knows its networks"
         what = f"a LoRA: --lora {name}:1" if receipt.lora else other
         print(f"{name}: {receipt.path}, {what}")
     for family, trouble in broken.items():
@@ -139,16 +139,18 @@ def add_model(
         Path,
         typer.Argument(help="A checkpoint's folder, or one .safetensors or .gguf file.", show_default=False),
     ],
-    base: Annotated[
-        str, typer.Option(metavar="MODEL", help="Whose transformer the file replaces; it must be here.")
-    ] = "",
+    base: Annotated[str, typer.Option(metavar="MODEL", help="Whose network the file replaces; it must be here.")] = "",
+    second: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of a base with two experts the file for low noise.", show_default=False),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Know a checkpoint of yours by a name; nothing is copied or changed."""
-    from cinecanvas.models import shelf
+    from cinecanvas.models import add
 
-    receipt = shelf.add(name, path, _settings(), base=base)
+    receipt = add(name, path, base=base, second=second, where=_settings())
     if as_json:
         print(receipt.model_dump_json())
     elif not quiet:

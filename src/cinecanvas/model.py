@@ -260,10 +260,12 @@ class Around:
 
 @dataclass(frozen=True)
 class Weights:
-    """What a model is loaded from: the folder of a checkpoint, and the LoRA files that change it."""
+    """What a model is loaded from: the folder of a checkpoint, the LoRA files that change it, the files that stand in
+    place of networks of the folder, by their parts."""
 
     folder: Path
     loras: tuple[tuple[Lora, Path], ...] = ()
+    networks: tuple[tuple[str, Path], ...] = ()
 
 
 class Family(NamedTuple):

@@ -8,12 +8,14 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
-from cinecanvas.errors import BadWeights, CinecanvasError, Unsupported
+from cinecanvas.errors import BadRequest, BadWeights, CinecanvasError, Unsupported
 from cinecanvas.model import Card, Family, Model, Source, Terms, Weights
 from cinecanvas.models import shelf
-from cinecanvas.models.checkpoint import layout
+from cinecanvas.models.checkpoint import Parts, layout, no_lora
+from cinecanvas.models.headers import blocked
 from cinecanvas.request import Lora, Request
 from cinecanvas.runtime.placement import Placement
 from cinecanvas.settings import Settings, settings
@@ -28,7 +30,9 @@ _NAMES = (
 OURS = {name: f"cinecanvas.models.{name}:register" for name in _NAMES}
 
 
-_LAST: dict[tuple[str, str, Weights | None], Model] = {}  # the model that was loaded last, by what it was loaded as
+_LAST: dict[
+    tuple[str, str, Weights | None, str], Model
+] = {}  # the model that was loaded last, by what it was loaded as
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def load(
     weights = _weights(entry.card, loras, here)
     if placement.rehearsed:  # weighs nothing, and is not kept
         return entry.family.load(entry.card, weights, placement)
-    key = (name, placement.model_dump_json(), weights)
+    key = (name, placement.model_dump_json(), weights, " ".join(entry.card.digests.values()))
     if key not in _LAST:
         _LAST.clear()
         _LAST[key] = entry.family.load(entry.card, weights, placement)
@@ -65,11 +69,37 @@ def _weights(one: Card, loras: Sequence[Lora], where: Settings) -> Weights | Non
     files = tuple((lora, shelf.lora_of(lora, where)) for lora in loras)
     if one.source is None:
         return None
-    folder = shelf.folder_of(one.name, where)
+    receipt = shelf.receipts(where).get(one.name)
+    base = receipt.base if receipt is not None and receipt.base else one.name
+    folder = shelf.folder_of(base, where)
     if folder is None:
-        raise BadWeights(f"The weights of {one.name} are not here", do=f"cine models pull {one.name}")
+        raise BadWeights(f"The weights of {base} are not here", do=f"cine models pull {base}")
     shelf.check(folder)
-    return Weights(folder, files)
+    return Weights(folder, files, _networks(receipt, folder) if receipt is not None and receipt.base else ())
+
+
+def _networks(receipt: shelf.Receipt, folder: Path) -> tuple[tuple[str, Path], ...]:
+    """The files of a receipt, by the parts of its base that they stand for."""
+    from cinecanvas.models.single import placed
+
+    return placed(shelf.networks_of(receipt), layout(folder), base=receipt.base)
+
+
+def add(
+    name: str, path: Path, *, base: str = "", second: Path | None = None, where: Settings | None = None
+) -> shelf.Receipt:
+    """Know weights by a name, as `shelf.add`; files for a base are seen to fit its networks, by their headers."""
+    here = where or settings()
+    if base and name in entries():
+        raise BadRequest(f"{name} is the name of a model that is known", "A name of your own is possible")
+
+    def fits(receipt: shelf.Receipt) -> None:
+        folder = shelf.folder_of(receipt.base, here)
+        assert folder is not None, receipt.base
+        shelf.check(folder)
+        Parts.of(Weights(folder, networks=_networks(receipt, folder)), Placement())
+
+    return shelf.add(name, path, here, base=base, second=second, fits=fits)
 
 
 def pinned(request: Request, *, where: Settings | None = None) -> Request:
@@ -79,6 +109,10 @@ def pinned(request: Request, *, where: Settings | None = None) -> Request:
         raise Unsupported(
             f"The model {request.model} was asked with a LoRA", "Public models can be changed so", "See `cine models`"
         )
+    held = shelf.receipts(here).get(request.model) if request.loras else None
+    blocks = next((Path(path) for path in held.files if blocked(path)), None) if held and held.base else None
+    if blocks is not None:
+        raise no_lora(blocks)
     loras = tuple(lora.model_copy(update={"digest": shelf.digest_of(lora, here)}) for lora in request.loras)
     return request.model_copy(update={"loras": loras})
 
@@ -112,7 +146,7 @@ def ready(*, where: Settings | None = None) -> dict[str, Card]:
     return {
         name: card
         for name, card in cards(where=here).items()
-        if card.source is None or (name in held and held[name].whole)
+        if card.source is None or (name in held and shelf.whole(held[name], held))
     }
 
 
@@ -195,16 +229,37 @@ def _known(where: Settings) -> dict[str, Entry]:
         if entry.card is not None and entry.card.source is not None
         for under in entry.card.source.beside
     }
-    for name, receipt in shelf.receipts(where).items():
-        if name not in known and name not in parts and not receipt.lora:
-            known[name] = _added(receipt)
+    own = [one for name, one in shelf.receipts(where).items() if name not in known and name not in parts]
+    for receipt in own:
+        if not receipt.single:
+            known[receipt.name] = _added(receipt)
+    for receipt in own:
+        if receipt.base:
+            known[receipt.name] = _based(receipt, known.get(receipt.base))
     return known
+
+
+def _based(receipt: shelf.Receipt, base: Entry | None) -> Entry:
+    """One file in a model's place: all but the network is as the base has it."""
+    if base is None or base.card is None:
+        why = base.trouble if base is not None else "it is no longer here"
+        return Entry(receipt.name, None, None, f"it needs {receipt.base}, and {why}")
+    files = " and ".join(receipt.files)
+    card = base.card.model_copy(
+        update={
+            "name": receipt.name,
+            "title": f"{receipt.name}: {files} for the network of {base.card.title}",
+            "licence": f"not known; {receipt.base} has {base.card.licence}",
+            "source": Source(repository=""),
+            "scores": (),
+            "digests": {path: held.sha256 for path, held in receipt.files.items()},
+        }
+    )
+    return Entry(receipt.name, card, base.family)
 
 
 def _added(receipt: shelf.Receipt) -> Entry:
     """A folder as a model: its Card is that of the checkpoint it comes nearest to, fitted to what it says itself."""
-    if receipt.base:
-        return Entry(receipt.name, None, None, f"it is one file for {receipt.base}, and such files are not loaded yet")
     try:
         found = recognised(layout(receipt.folder))
     except CinecanvasError as error:

@@ -6,11 +6,13 @@ import gc
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinecanvas.errors import BadWeights
+from cinecanvas.errors import BadWeights, Unsupported
+from cinecanvas.models.headers import blocked
 from cinecanvas.runtime.placement import Placement
 
 if TYPE_CHECKING:  # a folder is recognised on machines without torch
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # a folder is recognised on machines without torch
 
     from cinecanvas.model import Weights
     from cinecanvas.models.lora import Change
+    from cinecanvas.models.single import Standing
     from cinecanvas.request import Lora
 
 INDEX = "model_index.json"
@@ -48,13 +51,18 @@ class Parts:
     placement: Placement
     layout: Mapping[str, Any]
     changes: Mapping[str, Sequence[tuple[Lora, Mapping[str, Change]]]] = field(default_factory=dict)  # by part
+    standing: Mapping[str, Standing] = field(default_factory=dict)  # by the part that a file stands for
     _loaded: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, weights: Weights, placement: Placement) -> Parts:
-        """The parts of a folder, none of them loaded; LoRA files are small, and are read now."""
+        """The parts of a folder, none of them loaded; LoRA files are small, and are read now.
+
+        A file that stands for a network is seen to fit it by its header.
+        """
         found = layout(weights.folder)
-        return cls(weights.folder, placement, found, _changes(weights, found) if weights.loras else {})
+        parts = cls(weights.folder, placement, found, _changes(weights, found) if weights.loras else {})
+        return replace(parts, standing=parts._standing(weights)) if weights.networks else parts
 
     def __contains__(self, part: str) -> bool:
         return part in self.layout
@@ -107,25 +115,46 @@ class Parts:
         if self.placement.rehearsed:
             return self._rehearsed(kind, part, dtype)
         with _told(self.folder, part):
-            network = kind.from_pretrained(self.folder / part, dtype=dtype, use_safetensors=True, local_files_only=True)
+            network = self._read(kind, part, dtype)
         network = self._changed(part, network.requires_grad_(False), merged=True)
         network = _in_order(self._narrowed(part, network).eval().requires_grad_(False))
         if self.placement.residency == "blocks" and blocks(network):
             return _by_blocks(network, self.device)
         return network.to(self.device)
 
+    def _read(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
+        if part not in self.standing:
+            return kind.from_pretrained(self.folder / part, dtype=dtype, use_safetensors=True, local_files_only=True)
+        from cinecanvas.models.single import load
+
+        return load(kind, self.config(part), self.standing[part], dtype=dtype, part=part)
+
+    def _standing(self, weights: Weights) -> dict[str, Standing]:
+        """The files that stand for networks; in blocks of few bits nothing can be added to them."""
+        from cinecanvas.models.single import fitted
+
+        blocks = next((file for _, file in weights.networks if blocked(file)), None)
+        if blocks is not None and weights.loras:
+            raise no_lora(blocks)
+        return {part: fitted(self._class(part), self.config(part), file, part=part) for part, file in weights.networks}
+
     def _rehearsed(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
         """The network with shapes and no numbers; whoever meters it is told what it would weigh."""
-        from cinecanvas.runtime.memory import load, rehearsed
+        from cinecanvas.runtime.memory import load, rehearsed, unmetered
 
-        config = dict(self.config(part))
-        with _told(self.folder, part), rehearsed(dtype, self.device):
+        config, standing = dict(self.config(part)), self.standing.get(part)
+        apart = unmetered() if standing is not None and standing.packed else nullcontext()
+        with _told(self.folder, part), apart, rehearsed(dtype, self.device):
             if kind.__module__.startswith("transformers"):
                 unset = importlib.import_module("transformers.initialization").no_init_weights
                 with unset():  # it would look at numbers that are not there
                     network = kind(kind.config_class.from_dict(config))
             else:
                 network = kind.from_config(config)
+            if standing is not None:
+                from cinecanvas.models.single import packed
+
+                network = packed(network, standing, dtype=dtype)
             network = self._narrowed(part, self._changed(part, network, merged=False))
         load(network, passing=blocks(network) if self.placement.residency == "blocks" else ())
         return network.eval()
@@ -133,6 +162,8 @@ class Parts:
     def _narrowed(self, part: str, network: Any) -> Any:
         """The large networks in the precision of the placement; what pictures and sound come of would show it."""
         if part in ("vae", "audio_vae", "vocoder") or self.placement.precision in ("float32", "bfloat16"):
+            return network
+        if part in self.standing and self.standing[part].packed:  # as narrow as whoever made the file thought good
             return network
         from cinecanvas.runtime.narrow import narrowed
 
@@ -179,6 +210,14 @@ def _changes(weights: Weights, found: Mapping[str, Any]) -> dict[str, list[tuple
             for one in parts_of(part, lora.expert, found, named=lora.name):
                 changes.setdefault(one, []).append((lora, its))
     return changes
+
+
+def no_lora(file: Path) -> Unsupported:
+    """That nothing can be added to weights in GGUF's blocks."""
+    return Unsupported(
+        f"A LoRA was asked, and {file.name} has its weights in GGUF's blocks, to which nothing is added",
+        "A .safetensors file in its place takes LoRA files",
+    )
 
 
 def blocks(network: Any) -> tuple[Any, ...]:

@@ -74,6 +74,11 @@ def is_lora(path: Path) -> bool:
     return any(mark in name for name in names for mark in _LORA)
 
 
+def blocked(path: Path | str) -> bool:
+    """Whether a file has its weights in GGUF's blocks of few bits, to which nothing can be added."""
+    return str(path).lower().endswith(".gguf")
+
+
 def _safetensors(file: BinaryIO, size: int) -> tuple[int, bool]:
     """The bytes that a file must have by its header, and True: it may have no more."""
     header, begins = _header(file, size)

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -58,7 +58,7 @@ class Receipt(BaseModel):
     files: dict[str, Held] = Field(default_factory=dict)  # by their paths in the folder
     since: str = ""
     whole: bool = True  # False: some files are still to come
-    base: str = ""  # the model whose transformer the only file replaces; "": the folder is a model of its own
+    base: str = ""  # the model whose network the file replaces, or both of its experts; "": a model of its own
     lora: bool = False  # the only file changes the weights of other models
 
     @field_validator("files")
@@ -70,12 +70,12 @@ class Receipt(BaseModel):
 
     @property
     def single(self) -> bool:
-        """Whether it is one file that belongs to other models, and no model of its own."""
+        """Whether it is files that need other models, and no whole checkpoint."""
         return bool(self.base) or self.lora
 
     @property
     def path(self) -> Path:
-        """Of the only file, or else of the folder."""
+        """Of the first file, or else of the folder."""
         return self.folder / next(iter(self.files)) if self.single else self.folder
 
     @property
@@ -182,13 +182,37 @@ def receipt_of(name: str, where: Settings) -> Receipt:
     return held[name]
 
 
-def add(name: str, path: Path, where: Settings, *, base: str = "") -> Receipt:
-    """Know by a name a folder of weights, a LoRA file, or one that replaces the transformer of the model `base`.
+def networks_of(receipt: Receipt) -> tuple[Path, ...]:
+    """The files that replace the networks of a base, all of them as long as they were."""
+    for path, held in receipt.files.items():
+        if what := _length(receipt.folder / path, held):
+            raise BadWeights(
+                f"The file {shown_name(path)} of {receipt.name} is {what}",
+                do=f"Put it back, or `cine models remove {receipt.name}`",
+            )
+    return tuple(receipt.folder / path for path in receipt.files)
 
+
+def add(
+    name: str,
+    path: Path,
+    where: Settings,
+    *,
+    base: str = "",
+    second: Path | None = None,
+    fits: Callable[[Receipt], object] = lambda receipt: None,
+) -> Receipt:
+    """Know by a name a folder of weights, a LoRA file, or one that replaces the network of the model `base`.
+
+    second: where the base has two experts, the file for low noise. fits: refuses files that are not for their base.
     Nothing is copied, and what is no checkpoint is refused.
     """
     check_name(name)
     path = path.expanduser().absolute()
+    if second is not None and not base:
+        raise BadRequest(
+            "A second file was named without a base", do=f"cine models add {name} FILE --base MODEL --second LOW"
+        )
     with alone(name, where):
         if name in (held := receipts(where)) and pulled(held[name], where):
             raise BadRequest(
@@ -196,8 +220,12 @@ def add(name: str, path: Path, where: Settings, *, base: str = "") -> Receipt:
             )
         if path.is_file() and is_lora(path):
             receipt = _changing(name, path, base=base)
+        elif base or path.is_file():
+            receipt = _single(name, (path, second) if second is not None else (path,), where, base=base)
+            fits(receipt)
+            receipt = _digested(receipt)
         else:
-            receipt = _single(name, path, where, base=base) if base or path.is_file() else _folder(name, path)
+            receipt = _folder(name, path)
         keep(receipt, where)
     return receipt
 
@@ -208,10 +236,11 @@ def _folder(name: str, folder: Path) -> Receipt:
     return Receipt(name=name, folder=folder, files=files, since=today())
 
 
-def _single(name: str, file: Path, where: Settings, *, base: str) -> Receipt:
+def _single(name: str, files: Sequence[Path], where: Settings, *, base: str) -> Receipt:
+    """One file, or that of each expert, as far as their headers tell."""
     if not base:
         raise BadRequest(
-            f"{shown_name(file.name)} is one file, a model without its other parts",
+            f"{shown_name(files[0].name)} is one file, a model without its other parts",
             "It can replace the transformer of a model that is here",
             f"cine models add {name} FILE --base MODEL",
         )
@@ -220,10 +249,14 @@ def _single(name: str, file: Path, where: Settings, *, base: str) -> Receipt:
     if single or not under.whole:
         why = "is one file itself" if single else "has files still to come"
         raise BadRequest(f"{base} {why}", "A model that is whole here can be the base")
-    if not file.is_file():
-        raise BadWeights(f"There is no file {shown_name(file.name)}", do="Name a .safetensors or .gguf file")
-    size = check_weights(file, named=shown_name(file.name))
-    return Receipt(name=name, folder=file.parent, files={file.name: Held(bytes=size)}, since=today(), base=base)
+    absolute = [file.expanduser().absolute() for file in files]
+    if len({file.anchor for file in absolute}) > 1:
+        raise BadRequest("The two files lie on different drives", do="Put them on the same one")
+    folder = Path(os.path.commonpath([file.parent for file in absolute]))
+    held = {file.relative_to(folder).as_posix(): _held(file) for file in absolute}
+    if len(held) < len(files):
+        raise BadRequest(f"{shown_name(files[0].name)} was named twice", do="Name the file of each expert")
+    return Receipt(name=name, folder=folder, files=held, since=today(), base=base)
 
 
 def _changing(name: str, file: Path, *, base: str) -> Receipt:
@@ -232,11 +265,25 @@ def _changing(name: str, file: Path, *, base: str) -> Receipt:
         raise BadRequest(
             f"{shown_name(file.name)} is a LoRA, which replaces nothing", do=f"cine models add {name} FILE"
         )
-    size = check_weights(file, named=shown_name(file.name))
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    held = {file.name: Held(bytes=size, sha256=digest)}
-    return Receipt(name=name, folder=file.parent, files=held, since=today(), lora=True)
+    held = {file.name: _held(file)}
+    return _digested(Receipt(name=name, folder=file.parent, files=held, since=today(), lora=True))
+
+
+def _held(file: Path) -> Held:
+    """A file that is whole as far as its header tells."""
+    if not file.is_file():
+        raise BadWeights(f"There is no file {shown_name(file.name)}", do="Name a .safetensors or .gguf file")
+    return Held(bytes=check_weights(file, named=shown_name(file.name)))
+
+
+def _digested(receipt: Receipt) -> Receipt:
+    """A receipt with the digest of every file, each read once."""
+    files = {}
+    for path, held in receipt.files.items():
+        with (receipt.folder / path).open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        files[path] = Held(bytes=held.bytes, sha256=digest)
+    return receipt.model_copy(update={"files": files})
 
 
 def remove(name: str, where: Settings) -> Receipt:
@@ -488,6 +535,11 @@ def _shards(index: Path, named: str) -> set[str]:
         raise BadWeights(f"{named}/{index.name} cannot be read", do="Fetch the checkpoint again") from error
 
 
+def whole(receipt: Receipt, held: Mapping[str, Receipt]) -> bool:
+    """Whether all of a model is here, and all of its base."""
+    return receipt.whole and (not receipt.base or (receipt.base in held and held[receipt.base].whole))
+
+
 def state(card: Card, held: dict[str, Receipt]) -> dict[str, Any]:
     """Where the weights of a Card are: `ships`, `here`, `part` or `absent`, and the bytes that are here and of all."""
     receipt = held.get(card.name)
@@ -496,7 +548,7 @@ def state(card: Card, held: dict[str, Receipt]) -> dict[str, Any]:
     if receipt is None:
         return {"state": "absent", "bytes": 0, "of": card.source.bytes}
     return {
-        "state": "here" if receipt.whole else "part",
+        "state": "here" if whole(receipt, held) else "part",
         "bytes": receipt.bytes,
         "of": receipt.bytes if receipt.whole else max(card.source.bytes, receipt.bytes),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_iter
 
 _STAGE = FakeTensorMode(allow_non_fake_inputs=True)  # all networks of a rehearsal play on one
@@ -78,6 +78,13 @@ def load(network: nn.Module, passing: Sequence[nn.Module] = ()) -> None:
     for mode in _get_current_dispatch_mode_stack():
         if isinstance(mode, Meter):
             mode.load(network, passing)
+
+
+@contextmanager
+def unmetered() -> Iterator[None]:
+    """What is made within is not counted: it stands for what is never there at once."""
+    with _disable_current_modes():
+        yield
 
 
 @contextmanager
