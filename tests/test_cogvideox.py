@@ -14,7 +14,9 @@ from tiny import cogvideox
 
 from cinecanvas.canvas import Canvas
 from cinecanvas.model import Model
-from cinecanvas.solvers import SOLVERS
+from cinecanvas.sampler import fill
+from cinecanvas.schedule import full
+from cinecanvas.solvers import SOLVERS, euler
 
 STEPS = 4
 
@@ -95,3 +97,22 @@ def test_a_picture_becomes_the_same_frames(folders: dict[str, Path], kind: str) 
     frames = theirs(folders[kind], "image", model, image=picture(first), **size)
     canvas = Canvas.blank(grid).place("video", first[None, :, None])
     assert psnr(ours(model, canvas, levels(model), guidance=3.0), frames) > 60
+
+
+@pytest.mark.parametrize("kind", ["5b-i2v", "1.5-i2v"])
+@pytest.mark.parametrize("level", [1.0, 0.4])
+def test_a_first_frame_that_is_known_in_part_is_pinned_and_not_shown(
+    folders: dict[str, Path], kind: str, level: float
+) -> None:
+    """It has no channel that could say which part of a picture is one."""
+    model = opened(folders[kind])
+    grid = grid_of(model.card, frames=9, width=64, height=32)
+    keep = torch.full((1, 1, 1, 32, 64), level)
+    keep[..., 32:] = 0
+    prepared = model.prepare(Canvas.blank(grid).place("video", pictures(32, 64)[None, :, None], keep=keep), [PROMPT])
+    track = prepared.canvas.tracks["video"]
+    assert not prepared.given["channels"].any()
+    assert torch.allclose(track.keep[:, :, 0, :, :4], torch.tensor(level)) and not track.keep[:, :, 1:].any()
+    *_, last = fill(model, prepared, full(2), seed=0, solver=euler)
+    known = (track.keep == 1).expand_as(track.x)
+    assert bool(known.any()) is (level == 1) and torch.equal(last.z["video"][known], track.x[known])

@@ -112,14 +112,20 @@ class Canvas:
 
 def latent_keep(keep: Tensor, grid: Grid) -> Tensor:
     """Pixel keep (B, 1, T, H, W) to cell keep (B, 1, T', H', W'): a cell is as known as its least known pixel."""
-    t, y, x = grid.strides
-    spatial = -torch.nn.functional.max_pool3d(-keep, (1, y, x))
+    t = grid.strides[0]
+    spatial = frame_keep(keep, grid)
     if not grid.causal:
         return -torch.nn.functional.max_pool3d(-spatial, (t, 1, 1))
     first, rest = spatial[:, :, :1], spatial[:, :, 1:]
     if rest.shape[2] == 0:
         return first
     return torch.cat([first, -torch.nn.functional.max_pool3d(-rest, (t, 1, 1))], dim=2)
+
+
+def frame_keep(keep: Tensor, grid: Grid) -> Tensor:
+    """Pixel keep (B, 1, T, H, W) to that of each frame in cells across (B, 1, T, H', W')."""
+    _, y, x = grid.strides
+    return -torch.nn.functional.max_pool3d(-keep, (1, y, x))
 
 
 def _ceiled(track: Track, schedule: Schedule, step: int) -> Tensor:

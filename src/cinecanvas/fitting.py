@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -87,7 +87,7 @@ def rehearse(model: Model, step: Pass, *, device: str = "cpu", laid: bool = Fals
     asked = leaning(model, step)
     with Meter() as meter:
         with meter.phase() as preparing:
-            prepared = asked.prepare(_stand_in(step, laid=laid or bool(step.clips)), [step.prompt])
+            prepared = asked.prepare(_stand_in(step, laid=laid), [step.prompt])
         tracks = prepared.canvas.tracks
         z = {name: track.x.float() for name, track in tracks.items()}
         sigma = {name: torch.ones_like(track.keep) for name, track in tracks.items()}
@@ -147,16 +147,39 @@ def _shrunk(step: Pass, share: float) -> Pass | None:
     )
     if width * height >= grid.width * grid.height:
         return None
-    return step.model_copy(update={"grid": grid.model_copy(update={"width": width, "height": height}), "clips": ()})
+    return step.model_copy(update={"grid": grid.model_copy(update={"width": width, "height": height})})
+
+
+def heaviest(passes: Iterable[Pass]) -> Pass:
+    """The pass that takes the most memory: of the most cells, and of the most frames that are laid on it."""
+    return max(passes, key=lambda step: (step.cells, len(step.frames), max(_laid(step), default=-1)))
 
 
 def _stand_in(step: Pass, *, laid: bool) -> Canvas:
-    """A canvas of the pass's size that holds no memory, all known or all unknown."""
+    """A canvas of the pass's size that holds next to no memory, known where its clips lie; or everywhere, if laid.
+
+    What lies on a part of the frames lies here on their upper half.
+    """
     import torch
 
     from cinecanvas.canvas import Canvas, Track
 
     shape = (1, 3, len(step.frames), step.grid.height, step.grid.width)
-    x = torch.zeros(()).expand(shape)
-    keep = torch.full((), 1.0 if laid else 0.0).expand(1, 1, *shape[2:])
-    return Canvas({"video": Track(x, keep, step.grid.pixels, step.frames.start)}, closed=step.closed)
+    x = torch.zeros(1, 1, shape[2], 1, 1)
+    keep = torch.full((1, 1, shape[2], shape[3], 1), float(laid))
+    for frame, (level, whole) in _laid(step).items():
+        x[:, :, frame] = 1
+        keep[:, :, frame, : shape[3] if whole else shape[3] // 2] = level
+    track = Track(x.expand(shape), keep.expand(1, 1, *shape[2:]), step.grid.pixels, step.frames.start)
+    return Canvas({"video": track}, closed=step.closed)
+
+
+def _laid(step: Pass) -> dict[int, tuple[float, bool]]:
+    """How far each frame of the window is kept on which a clip lies, and whether as a whole."""
+    found: dict[int, tuple[float, bool]] = {}
+    for one in step.clips:
+        whole = one.clip.box == (0.0, 0.0, 1.0, 1.0) and not one.clip.mask
+        for frame in range(max(one.covers.start, step.frames.start), min(one.covers.stop, step.frames.stop)):
+            at = frame - step.frames.start
+            found[at] = max(found.get(at, (0.0, False)), (one.clip.keep, whole))
+    return found

@@ -503,11 +503,10 @@ def _loaded(models: Callable[[str], Model] | None, chosen: Card, made: Plan, her
         return models(chosen.name), []
     if chosen.source is None:
         return load(chosen.name, where=here), []
-    from cinecanvas.fitting import fit
+    from cinecanvas.fitting import fit, heaviest
 
-    largest = max(made.passes, key=lambda step: (step.cells, len(step.frames)))
     asked = functools.partial(load, chosen.name, loras=made.request.loras, where=here)
-    placement, peaks = fit(largest, asked, device=here.device, precision=here.precision)
+    placement, peaks = fit(heaviest(made.passes), asked, device=here.device, precision=here.precision)
     told = f"on {placement.device} in {placement.precision}, {peaks.most / 1e9:.3g} GB at most"
     return asked(placement), [told]
 

@@ -39,19 +39,22 @@ class CogVideoX:
         import torch
 
         from cinecanvas.canvas import Track
-        from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.latents import Prepared, begun, but_its_picture, its_own, latent_canvas
         from cinecanvas.models.prompts import remembered
 
         with torch.inference_mode():
             told, shown = remembered(self._parts, text, self._read, by=("tokenizer", "text_encoder")), {}
             self._parts.drop("text_encoder")
-            latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
-            track = latent.tracks["video"]
+            picture = self._shown and begun(canvas)
+            rest = but_its_picture(canvas) if picture else canvas
+            latent = latent_canvas(rest, self.card, self._encode, device=self._parts.device, reach=self._reach)
             if self._shown:
-                shown["channels"] = self._channels(canvas, track)
-                keep = track.keep.clone()
-                keep[:, :, : 1 if track.start == 0 else 0] = 0  # it is shown the first, and makes it
-                track = replace(track, keep=keep)
+                shown["channels"] = torch.zeros_like(latent.tracks["video"].x)
+            if picture:
+                code = self._encode(canvas.tracks["video"].x[:, :, :1].to(self._parts.device))
+                shown["channels"] = torch.cat([code * self._wrong, shown["channels"][:, :, 1:]], 2)
+                latent = its_own(latent, code)
+            track = latent.tracks["video"]
             tracks = {"video": track}
             if self._pairs and track.x.shape[2] % 2:
                 tracks["lead"] = Track(
@@ -152,19 +155,18 @@ class CogVideoX:
         vae = self._parts.network("vae")
         return vae.encode(rgb.to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
 
-    def _channels(self, canvas: Canvas, track: Any) -> Tensor:
-        """The code of the first frame, and nothing after it."""
-        import torch
+    def _reach(self, cells: Sequence[int], whole: int) -> range:
+        """It looks back group by group of eight frames, the odd ones with the first: to the end of the last group."""
+        stride, size = self.card.strides[0], self._parts.network("vae").num_sample_frames_batch_size
+        frames, wanted = 1 + (whole - 1) * stride, 1 + max(cells) * stride
+        odd = frames % size
+        return range(min(whole, 1 + (odd + size * max(1, -(-(wanted - odd) // size)) - 1) // stride))
 
-        pixels = canvas.tracks["video"]
-        channels = torch.zeros_like(track.x)
-        if pixels.start == 0:
-            vae = self._parts.network("vae")
-            code = self._encode(pixels.x[:, :, :1].to(self._parts.device))
-            # the authors of 1.5 divided by the factor where they should have multiplied
-            wrong = vae.config.scaling_factor**-2 if vae.config.get("invert_scale_latents") else 1.0
-            channels[:, :, :1] = code * wrong
-        return channels
+    @property
+    def _wrong(self) -> float:
+        """The authors of 1.5 divided a picture's code by the factor where they should have multiplied."""
+        config = self._parts.network("vae").config
+        return float(config.scaling_factor**-2) if config.get("invert_scale_latents") else 1.0
 
 
 def ramp_of(scheduler: Mapping[str, Any]) -> Table:

@@ -62,15 +62,16 @@ class Hunyuan:
         """Pixel canvas (B videos, RGB in [-1, 1]) and B prompts: latents, text states, a pooled one, the picture."""
         import torch
 
-        from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.latents import Prepared, begun, but_its_picture, latent_canvas
 
-        track, shown = canvas.tracks["video"], {}
+        shown, pictured = {}, bool(self._way) and begun(canvas)
+        rest = but_its_picture(canvas) if pictured else canvas
         with torch.inference_mode():
             told = self._told(canvas, text)
             self._parts.drop("text_encoder", "text_encoder_2")
-            latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
-            if self._way and track.start == 0 and bool((track.keep[:, :, 0] >= 1).all()):
-                picture = self._encode(track.x[:, :, :1].to(self._parts.device))
+            latent = latent_canvas(rest, self.card, self._encode, device=self._parts.device, reach=self._reach)
+            if pictured:
+                picture = self._encode(canvas.tracks["video"].x[:, :, :1].to(self._parts.device))
                 latent = self._begun(latent, picture)
                 shown = {"picture": picture} if self._way == "latent_concat" else {}
             return Prepared.of(latent, told, shown)
@@ -147,7 +148,7 @@ class Hunyuan:
         hole = keep == 0
         x, keep = torch.where(hole, picture, x), torch.where(hole, _HELD, keep)
         if self._way == "token_replace":
-            x[:, :, :1] = picture
+            x[:, :, :1], keep[:, :, :1] = picture, 1
             return replace(latent, tracks={"video": replace(track, x=x, keep=keep)})
         lead = Track(picture, torch.full_like(keep[:, :, :1], _HELD), track.grid)
         return replace(latent, tracks={"video": replace(track, x=x, keep=keep), "lead": lead})
@@ -192,6 +193,15 @@ class Hunyuan:
     def _encode(self, rgb: Tensor) -> Tensor:
         vae = self._parts.network("vae")
         return vae.encode(rgb.to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
+
+    def _reach(self, cells: Sequence[int], whole: int) -> range:
+        """It is encoded by tiles, as it is decoded: those of the cells, and the one before, which fades into them."""
+        vae, stride = self._parts.network("vae"), self.card.strides[0]
+        size, apart = vae.tile_sample_min_num_frames // stride, vae.tile_sample_stride_num_frames // stride
+        if not vae.use_framewise_encoding or 1 + (whole - 1) * stride <= vae.tile_sample_min_num_frames:
+            return range(whole)
+        first, last = (max(0, cell - 1) // apart for cell in (min(cells), max(cells)))
+        return range(max(0, first - 1) * apart, min(whole, last * apart + size + 1))
 
     def _told(self, canvas: Canvas, text: Sequence[str]) -> dict[str, Tensor]:
         """Text states (B, n, width), which of them are words, and CLIP's one vector."""

@@ -45,27 +45,26 @@ class Hunyuan15:
 
     def prepare(self, canvas: Canvas, text: Sequence[str]) -> Prepared:
         """Pixel canvas (B videos, RGB in [-1, 1]) and B prompts: latents, two kinds of text states, the picture's."""
-        from dataclasses import replace
-
         import torch
 
-        from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.latents import Prepared, begun, but_its_picture, its_own, latent_canvas
         from cinecanvas.models.prompts import remembered
 
+        picture = self._sees and begun(canvas)
         with torch.inference_mode():
             encoders = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
             told = remembered(self._parts, text, lambda text: self._read(text) | self._spelt(text), by=encoders)
-            shown = {"image_embeds": self._seen(canvas)}
+            shown = {"image_embeds": self._seen(canvas, picture)}
             self._parts.drop("text_encoder", "text_encoder_2", "image_encoder")
-            latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
+            rest = but_its_picture(canvas) if picture else canvas
+            latent = latent_canvas(rest, self.card, self._encode, device=self._parts.device)
             track = latent.tracks["video"]
             channels = shown["channels"] = torch.zeros_like(torch.cat([track.x, track.keep], 1))
-            if self._begins(canvas):
-                first = canvas.tracks["video"].x[:, :, :1].to(self._parts.device)
-                channels[:, :-1, :1], channels[:, -1:, :1] = self._encode(first), 1
-                keep = track.keep.clone()
-                keep[:, :, 0] = 0  # it is shown the first, and makes it
-                latent = replace(latent, tracks={"video": replace(track, keep=keep)})
+            if picture:
+                code = self._encode(canvas.tracks["video"].x[:, :, :1].to(self._parts.device))
+                first = torch.cat([code, torch.ones_like(code[:, :1])], 1)
+                shown["channels"] = torch.cat([first, channels[:, :, 1:]], 2)
+                latent = its_own(latent, code)
             return Prepared.of(latent, told, shown)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
@@ -161,17 +160,12 @@ class Hunyuan15:
             masks.append(letters.attention_mask)
         return {"encoder_hidden_states_2": torch.cat(rows), "encoder_attention_mask_2": torch.cat(masks)}
 
-    def _begins(self, canvas: Canvas) -> bool:
-        """Whether it is shown the first frame: where that is known as a whole."""
-        track = canvas.tracks["video"]
-        return self._sees and track.start == 0 and bool((track.keep[:, :, 0] >= 1).all())
-
-    def _seen(self, canvas: Canvas) -> Tensor:
-        """What the picture encoder says of the first frame (B, 729, width); zeros where there is none."""
+    def _seen(self, canvas: Canvas, picture: bool) -> Tensor:
+        """What the picture encoder says of the first frame (B, 729, width); zeros where that is not a picture."""
         import torch
 
         track = canvas.tracks["video"]
-        if not self._begins(canvas):
+        if not picture:
             width = self._network.get("image_embed_dim", 1152)
             return torch.zeros(canvas.batch, _SEEN, width, device=self._parts.device)
         reader, encoder = self._parts.reader("feature_extractor"), self._parts.network("image_encoder")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from cinecanvas.ramp import Ramp
 
 SHARED = 4  # cells-in-time that two parts of a film share when they are decoded apart
 Encode = Callable[[Tensor], Tensor]  # pixels (B, 3, T, H, W) in [-1, 1] to latents (B, C, T', H', W') of unit variance
+# Which cells-in-time go through the code so that those named come out as of all: a stretch; the second is how many.
+Reach = Callable[[Sequence[int], int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,79 @@ class Prepared:
         return Prepared(self.canvas.videos(start, stop), {name: rows[start:stop] for name, rows in self.given.items()})
 
 
-def latent_canvas(canvas: Canvas, card: Card, encode: Encode, *, device: str) -> Canvas:
+def latent_canvas(canvas: Canvas, card: Card, encode: Encode, *, device: str, reach: Reach | None = None) -> Canvas:
     """A pixel canvas in the cells of a family; a cell is known if all its pixels are.
 
-    What is unknown is painted with its nearest neighbours before it is encoded, for an autoencoder sees beyond a cell.
+    Only as much is encoded as decides the cells on which something is laid; of a code that looks back, or at single
+    frames, that follows from the Card, of others `reach` says it. What is unknown there is painted with its nearest
+    neighbours, for an autoencoder sees beyond a cell.
     A window in mid-film begins with a whole group: a first frame is lent to the code, and its cell taken away.
     """
-    old = canvas.tracks["video"]
+    old, stride = canvas.tracks["video"], card.strides[0]
     lent = min(old.start, 1) if card.causal else 0
-    rgb, keep = (torch.cat([t[:, :, :lent], t], dim=2).to(device) for t in (old.x, old.keep))
     grid = old.grid.model_copy(update={"strides": card.strides, "causal": card.causal})
-    known = latent_keep(keep, grid)
-    x = known.new_zeros(len(known), card.channels, *known.shape[2:])
-    if bool((known > 0).any()) or bool((rgb != 0).any()):
-        x = encode(neighbourly(rgb, keep)).float()
-    stride = card.strides[0]
+    known = latent_keep(torch.cat([old.keep[:, :, :lent], old.keep], 2) if lent else old.keep, grid).to(device)
+    shape, whole = (len(known), card.channels, *known.shape[2:]), known.shape[2]
+    laid = sorted(
+        {-(-(frame + lent) // stride) if card.causal else frame // stride for frame in _laid(old.x, old.keep)}
+    )
+    cells = list((reach or (looking_back if card.causal else each_alone))(laid, whole)) if laid else []
+    x = known.new_zeros(shape)
+    if cells:
+        frames = _frames(cells, stride, causal=card.causal)
+        rgb = neighbourly(old.x, old.keep, [max(0, frame - lent) for frame in frames])
+        code = encode(rgb.to(device)).float()
+        place = {cell: at for at, cell in enumerate(cells)}
+        x = torch.cat([code, torch.zeros_like(code[:, :, :1])], 2)
+        x = x[:, :, [place.get(cell, len(cells)) for cell in range(whole)]]
     start = (1 + (old.start - 1) // stride if card.causal else old.start // stride) if old.start else 0
     return replace(canvas, tracks={"video": Track(x[:, :, lent:], known[:, :, lent:], grid, start)})
+
+
+def looking_back(cells: Sequence[int], whole: int) -> range:
+    """Of a code that looks back only and cell by cell: all to the last, and nothing after it."""
+    return range(max(cells) + 1)
+
+
+def each_alone(cells: Sequence[int], whole: int) -> Sequence[int]:
+    """Of a code of single pictures: those on which something is laid."""
+    return cells
+
+
+def _frames(cells: Sequence[int], stride: int, *, causal: bool) -> list[int]:
+    """The frames of some cells; of the first of a causal code its last one alone."""
+    if not causal:
+        return [frame for cell in cells for frame in range(cell * stride, (cell + 1) * stride)]
+    return list(range(cells[0] * stride, cells[-1] * stride + 1))
+
+
+def begun(canvas: Canvas) -> bool:
+    """Whether it says how a film begins: its first frame is there, and is known as a whole.
+
+    Only such a frame is shown to a network that was trained to make the film of a picture, and is then its own to
+    make. What is known in part, or softly, is neither: it stays where it is laid, by its keep.
+    """
+    track = canvas.tracks["video"]
+    return track.start == 0 and bool((track.keep[:, :, 0] >= 1).all())
+
+
+def but_its_picture(canvas: Canvas) -> Canvas:
+    """A canvas that is begun without its first frame, whose code is had elsewhere; as it is, if more is laid on it."""
+    track = canvas.tracks["video"]
+    if _laid(track.x[:, :, 1:], track.keep[:, :, 1:]):
+        return canvas
+    x, keep = (tensor.new_zeros(()).expand_as(tensor) for tensor in (track.x, track.keep))
+    return replace(canvas, tracks={**canvas.tracks, "video": replace(track, x=x, keep=keep)})
+
+
+def its_own(latent: Canvas, picture: Tensor) -> Canvas:
+    """A latent canvas whose first cell, of that code (B, C, 1, H', W'), the network makes itself: it is shown it."""
+    track = latent.tracks["video"]
+    x, keep = (
+        torch.cat([first, rest[:, :, 1:]], 2)
+        for first, rest in ((picture, track.x), (torch.zeros_like(track.keep[:, :, :1]), track.keep))
+    )
+    return replace(latent, tracks={**latent.tracks, "video": replace(track, x=x, keep=keep)})
 
 
 def sound_track(video: Track, code: SoundCode, *, device: str) -> Track:
@@ -67,23 +125,31 @@ def sound_track(video: Track, code: SoundCode, *, device: str) -> Track:
     return Track(keep.repeat(1, code.channels, 1, 1, 1), keep, grid, start)
 
 
-def neighbourly(rgb: Tensor, keep: Tensor) -> Tensor:
-    """Pixels (B, 3, T, H, W) where nothing is laid as the nearest that is: across the frame, then in time.
+def neighbourly(rgb: Tensor, keep: Tensor, frames: Sequence[int]) -> Tensor:
+    """Those frames of pixels (B, 3, T, H, W), where nothing is laid as the nearest that is: across, then in time."""
+    laid = _laid(rgb, keep)
+    if not laid:
+        return rgb[:, :, list(frames)]
+    nearest = [min(laid, key=lambda frame: abs(frame - t)) for t in frames]
+    full = {t: _spread(rgb[:, :, t], laid[t]) for t in set(nearest)}
+    return torch.stack([full[t] for t in nearest], 2)
+
+
+def _laid(rgb: Tensor, keep: Tensor) -> dict[int, Tensor]:
+    """Where something is laid (H, W), of the frames on which anything is.
 
     All videos have the same laid on them: what lies on the first says where.
     """
-    laid = (keep[0, 0] > 0) | (rgb[0] != 0).any(0)  # (T, H, W); no byte is 0 in [-1, 1]
-    frames = [t for t in range(len(laid)) if bool(laid[t].any())]
-    if bool(laid.all()) or not frames:
-        return rgb
-    full = rgb.clone()
-    for t in frames:
-        rows, columns = (laid[t].any(axis).nonzero().flatten() for axis in (1, 0))
-        down = torch.arange(laid.shape[1], device=rgb.device).clamp(int(rows[0]), int(rows[-1]))
-        across = torch.arange(laid.shape[2], device=rgb.device).clamp(int(columns[0]), int(columns[-1]))
-        full[:, :, t] = rgb[:, :, t][:, :, down][..., across]
-    nearest = [min(frames, key=lambda frame: abs(frame - t)) for t in range(len(laid))]
-    return full[:, :, nearest]
+    found = ((keep[0, 0, t] > 0) | (rgb[0, :, t] != 0).any(0) for t in range(rgb.shape[2]))  # no byte is 0 in [-1, 1]
+    return {t: place for t, place in enumerate(found) if bool(place.any())}
+
+
+def _spread(frame: Tensor, laid: Tensor) -> Tensor:
+    """A frame (B, 3, H, W) with its outermost laid pixels repeated to its edges."""
+    rows, columns = (laid.any(axis).nonzero().flatten() for axis in (1, 0))
+    down = torch.arange(laid.shape[0], device=frame.device).clamp(int(rows[0]), int(rows[-1]))
+    across = torch.arange(laid.shape[1], device=frame.device).clamp(int(columns[0]), int(columns[-1]))
+    return frame[:, :, down][..., across]
 
 
 def noisiest(sigma: Tensor) -> Tensor:

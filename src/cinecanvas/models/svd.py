@@ -33,22 +33,18 @@ class SVD:
 
         Those after the first B are guided away from: for this family that is no picture at all.
         """
-        from dataclasses import replace
-
         import torch
 
-        from cinecanvas.models.latents import Prepared, latent_canvas, neighbourly
+        from cinecanvas.models.latents import Prepared, begun, its_own, latent_canvas, neighbourly
 
         with torch.inference_mode():
             track = canvas.tracks["video"]
-            first = neighbourly(track.x, track.keep)[:, :, 0].to(self._parts.device)
+            first = neighbourly(track.x, track.keep, [0])[:, :, 0].to(self._parts.device)
             seen, code = self._seen(first), self._code(first)
             self._parts.drop("image_encoder")
             latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
-            cells = latent.tracks["video"]
-            keep = cells.keep.clone()
-            keep[:, :, 0] = 0  # it is shown the first, and makes it
-            latent = replace(latent, tracks={"video": replace(cells, keep=keep)})
+            if begun(canvas):
+                latent = its_own(latent, latent.tracks["video"].x[:, :, :1])
             times = len(text) // canvas.batch
             told = {
                 "encoder_hidden_states": torch.cat([seen, *[torch.zeros_like(seen)] * (times - 1)]),

@@ -37,17 +37,20 @@ class Wan:
         """Pixel canvas (B videos, RGB in [-1, 1]) and B prompts: latents, text states, and pictures as channels."""
         import torch
 
-        from cinecanvas.models.latents import Prepared, latent_canvas
+        from cinecanvas.models.latents import Prepared, begun, but_its_picture, its_own, latent_canvas
         from cinecanvas.models.wanparts import read
 
         with torch.inference_mode():
             told = read(self._parts, text)
             shown = {"pictures": self._seen(canvas)} if self._sees else {}
             self._parts.drop("text_encoder", "image_encoder")
-            latent = latent_canvas(canvas, self.card, self._encode, device=self._parts.device)
+            picture = self._concat and begun(canvas)
+            rest = but_its_picture(canvas) if picture else canvas
+            latent = latent_canvas(rest, self.card, self._encode, device=self._parts.device)
             if self._concat:
                 shown["channels"] = self._channels(canvas, latent)
-                latent = self._told_by_channels(latent)
+            if picture:
+                latent = its_own(latent, shown["channels"][:, self.card.strides[0] :, :1])
             return Prepared.of(latent, told, shown)
 
     def denoise(self, z: Tensors, sigma: Tensors, cond: Prepared, *, to: Tensors | None = None) -> Tensors:
@@ -115,8 +118,13 @@ class Wan:
         """What the picture encoder says of the first frame, and of the last where both are asked (B, n, 257, C)."""
         import torch
 
+        from cinecanvas.models.latents import neighbourly
+
         track = canvas.tracks["video"]
-        frames = [track.x[:, :, t] for t in ((0, -1) if self._both else (0,))]
+        ends = [
+            (track.x[:, :, t][:, :, None], track.keep[:, :, t][:, :, None]) for t in ((0, -1) if self._both else (0,))
+        ]
+        frames = [neighbourly(x, keep, [0])[:, :, 0] for x, keep in ends]
         pictures = torch.stack(frames, 1).flatten(0, 1)  # video by video, its pictures in order
         reader, encoder = self._parts.reader("image_processor"), self._parts.network("image_encoder")
         pixels = [((p.movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy() for p in pictures.cpu()]
@@ -130,32 +138,21 @@ class Wan:
         return encoded(self._parts.network("vae"), rgb)
 
     def _channels(self, canvas: Canvas, latent: Canvas) -> Tensor:
-        """What the network sees beside the noise: which frames are known, 4 a cell, and the code of them on grey."""
+        """What the network sees beside the noise: what is known of frames, 4 a cell, and the code of it on grey."""
         import torch
+
+        from cinecanvas.canvas import frame_keep
 
         track = canvas.tracks["video"]
         known = (track.keep >= 1).float()
         shown = (track.x * known).to(self._parts.device)
-        frame = known.amin(dim=(3, 4), keepdim=True)  # a frame is known as a whole, or not
-        frame = frame.expand(*frame.shape[:3], *latent.tracks["video"].x.shape[3:]).to(shown.device)
+        frame = frame_keep(known, latent.tracks["video"].grid).to(shown.device)
         lead = 0 if track.start else 1
         first = frame[:, :, :lead].repeat_interleave(self.card.strides[0], 2)
         cells = torch.cat([first, frame[:, :, lead:]], 2).unflatten(2, (-1, self.card.strides[0]))
         lent = shown[:, :, : 1 - lead]
         code = self._encode(torch.cat([lent, shown], 2))[:, :, 1 - lead :]
         return torch.cat([cells[:, 0].transpose(1, 2), code], 1)
-
-    def _told_by_channels(self, latent: Canvas) -> Canvas:
-        """The ends that the network was trained to be shown are its to make; whatever else is known stays pinned."""
-        from dataclasses import replace
-
-        track = latent.tracks["video"]
-        keep = track.keep.clone()
-        if track.start == 0:
-            keep[:, :, 0] = 0
-        if self._both:
-            keep[:, :, -1] = 0
-        return replace(latent, tracks={"video": replace(track, keep=keep)})
 
 
 def register() -> Family:
