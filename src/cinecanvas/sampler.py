@@ -90,7 +90,8 @@ def fill(
         sigma, to = canvas.sigma(schedule, now.step), canvas.sigma(schedule, now.step + 1)
         with torch.no_grad():
             last = _next_move(canvas, schedule, now.step + 1) == schedule.steps
-            guess = None if cache.asks(now.step, calls=now.calls, last=last) else cache.foretold(now.past, sigma)
+            asks = cache.asks(now.step, steps=schedule.steps, calls=now.calls, last=last)
+            guess = None if asks else cache.foretold(now.past, sigma)
             past, calls = now.past, now.calls
             if guess is None:
                 answer = model.denoise(now.z, to if now.again else sigma, cond, to=to)

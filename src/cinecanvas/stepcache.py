@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 FOLLOWED = ("euler", "dpm", "unipc")  # solvers whose answers lie on one smooth way, one a step
 LEAST_STEPS = 10  # with fewer, answers are too far apart to be foretold
-_WARM = 3  # calls of a fill before anything is foretold: the first answers change most
+_WARM, _SHARE = 3, 0.2  # calls of a fill, and their share of its steps, before anything is foretold
 
 
 class StepCache(BaseModel):
@@ -22,13 +22,16 @@ class StepCache(BaseModel):
     every: int = Field(default=1, ge=1)
     breaks: tuple[float, ...] = ()
 
-    def asks(self, step: int, *, calls: int, last: bool) -> bool:
-        """Whether the network is asked at a step, whatever is remembered: at first, at every n-th step, and at last."""
-        return calls < _WARM or step % self.every == 0 or last
+    def asks(self, step: int, *, steps: int, calls: int, last: bool) -> bool:
+        """Whether the network is asked at a step, whatever is remembered: at first, at every n-th step, and at last.
+
+        The first fifth decides what the words leave open: where it was foretold, films became others (docs/log.md).
+        """
+        return calls < max(_WARM, _SHARE * steps) or step % self.every == 0 or last
 
     def calls(self, steps: int) -> int:
         """How many of so many steps ask, but for breaks."""
-        return sum(self.asks(step, calls=step, last=step == steps - 1) for step in range(steps))
+        return sum(self.asks(step, steps=steps, calls=step, last=step == steps - 1) for step in range(steps))
 
     def foretold(self, past: Tensors, sigma: Tensors) -> Tensors | None:
         """x0 at levels sigma (B, 1, T, H, W), straight on from the last two answers, cell by cell.
