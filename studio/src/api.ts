@@ -199,7 +199,6 @@ async function read<T>(method: string, path: string, body?: unknown, signal?: Ab
 }
 
 export const server = {
-  about: () => read<{ version: string; models: string[] }>('GET', '/'),
   models: () => read<Card[]>('GET', '/models'),
   account: () => read<Account>('GET', '/account'),
   usage: () => read<Usage[]>('GET', '/usage'),

@@ -21,9 +21,7 @@ export const text = {
     heading: 'What should be seen?',
     prompt: 'Prompt',
     example: 'a red ball bounces on grass at sunset',
-    understood: 'Understood',
     ignored: 'Not known to this model',
-    open: 'This model takes any subject.',
     model: 'Model',
     length: 'Seconds',
     shape: 'Shape',
@@ -35,13 +33,11 @@ export const text = {
     keys: 'Ctrl+Enter',
     reset: 'New draft',
     plan: 'What it will be',
-    thinking: 'Planning ...',
     facts: (w: number, h: number, s: number, fps: number, frames: number) =>
       frames <= 1 ? `${w} x ${h} px, one picture` : `${w} x ${h} px, ${s.toFixed(s < 10 ? 1 : 0)} s at ${fps} frames a second`,
     cost: (time: string, memory: string, credits: number) =>
       `about ${time}${memory ? `, ${memory} of memory` : ''}, ${plural(credits, 'credit')}`,
     count: (n: number) => plural(n, 'video'),
-    windows: (n: number) => `made in ${n} windows, each going on from the one before`,
     later: 'Media at addresses are looked at when it is made.',
     cannot: 'This cannot be made',
     still: 'One picture',
@@ -72,7 +68,6 @@ export const text = {
     help: 'Drag the picture, or a corner, to where it stands; what lies beside it is made anew.',
     paintHelp: 'Paint over what is to be made anew, in all frames.',
     brush: 'Brush', clear: 'Clear', invert: 'Invert', moment: 'Look at second', saving: 'Keeping the mask ...', kept: 'The mask is kept.',
-    x: 'Left', y: 'Top', w: 'Width', h: 'Height',
     needsShape: 'Choose a shape above to reframe.',
     controls: 'Camera and motion strokes',
     noControls: 'No model served here follows strokes or camera paths; say it in words, such as "the camera pans right".',
@@ -111,16 +106,15 @@ export const text = {
     extend: 'Extend', before: 'Extend to the left', loop: 'Close its loop', retake: 'Retake a part', inpaint: 'Paint a part anew', reframe: 'Reframe', remix: 'Remix', animate: 'Animate', again: 'Open as a draft', variations: 'Four variations', join: 'Join to the draft', use: 'Lay on the timeline',
     download: 'Download', forget: 'Forget it', forgetSure: 'Really forget it?',
     shown: (by: string) => `Shown as ${by} wrote it:`,
-    seed: 'Seed', size: 'Size', made: 'Made', expires: 'Goes', took: 'Took', model: 'Model', quality: 'Quality', digest: 'SHA-256',
+    seed: 'Seed', size: 'Size', made: 'Made', expires: 'Goes', took: 'Took', model: 'Model', digest: 'SHA-256',
     from: 'Made from', into: 'Became', notes: 'Notes',
     code: 'Do the same by program', copy: 'Copy', copied: 'Copied',
     missing: 'There is no such film, or it is not yours.',
   },
   models: {
     heading: 'Models served here',
-    tasks: 'Does', licence: 'Licence', length: 'Up to', sizes: 'Sizes', words: 'Knows', sound: 'makes sound',
+    tasks: 'Does', licence: 'Licence', length: 'Up to', sizes: 'Sizes', sound: 'makes sound',
     more: 'Others are fetched on the server: cine models lists them, cine models pull NAME fetches one.',
-    exact: 'exact', approximate: 'approximate',
   },
   account: {
     heading: 'Account', key: 'Key', scopes: 'May', credits: 'Credits left', unlimited: 'as many as there are', usage: 'What was used', day: 'Day', jobs: 'Jobs', film: 'Film', work: 'Work', spent: 'Credits', none: 'Nothing yet.',
@@ -129,10 +123,6 @@ export const text = {
     heading: 'Keys', name: 'Whose', credits: 'Credits', endless: 'endless', make: 'Make a key', used: 'Last used', state: 'State',
     first: 'No key exists, so this machine lets its own user in. The first key needs the scope admin; from then on everybody needs one, this page too.',
     secret: 'This is told once:', revoke: 'Revoke', sure: 'Really revoke?', revoked: (at: string) => `revoked ${at}`,
-  },
-  fail: {
-    large: (name: string) => `${name} is larger than this server takes.`,
-    revoked: 'The key was revoked or is not known.',
   },
 }
 
