@@ -7,7 +7,7 @@ language model write such captions of what people ask; public checkpoints were t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -97,6 +97,12 @@ def captions(request: Request, card: Card, where: Settings) -> Iterator[Enhanced
 def with_captions(request: Request, found: list[Enhanced]) -> Request:
     """The request with what came of its sentences beside them."""
     return request.model_copy(update={"enhanced": (*request.enhanced, *found)})
+
+
+def unheard(found: Sequence[Enhanced]) -> str:
+    """That some words hold as they were asked, and why, in one line; "": all have a caption."""
+    trouble = found[-1].trouble if found else ""
+    return f"the words are shown as they were asked: {trouble}" if trouble else ""
 
 
 def _asked(words: str, request: Request, where: Settings) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from cinecanvas import __version__, layout
-from cinecanvas.enhance import captions, check_enhancer, open_words, with_captions
+from cinecanvas.enhance import captions, check_enhancer, open_words, unheard, with_captions
 from cinecanvas.errors import BadMedia, BadRequest, CannotWrite, Unsupported
 from cinecanvas.media.assets import Asset, Store
 from cinecanvas.media.audio import Voice, amid, mixed
@@ -146,7 +146,8 @@ def generate(
     if open_words(request, chosen):
         yield Phase("enhance", 0, 0.0)
         request = with_captions(request, found := list(captions(request, chosen, here)))
-        yield from (Note(f"the words are shown as they were asked: {one.trouble}") for one in found[:1] if one.trouble)
+        if said := unheard(found):
+            yield Note(said)
     paces = read_paces(here.cache)
     pace = paces.get(chosen.name, {})
     media = _described(request, store)

@@ -89,8 +89,8 @@ def fill(
     while not now.done:
         sigma, to = canvas.sigma(schedule, now.step), canvas.sigma(schedule, now.step + 1)
         with torch.no_grad():
-            last = _next_move(canvas, schedule, now.step + 1) == schedule.steps
-            asks = cache.asks(now.step, steps=schedule.steps, calls=now.calls, last=last)
+            after = _next_move(canvas, schedule, now.step + 1)
+            asks = cache.asks(now.step, steps=schedule.steps, calls=now.calls, last=after == schedule.steps)
             guess = None if asks else cache.foretold(now.past, sigma)
             past, calls = now.past, now.calls
             if guess is None:
@@ -100,7 +100,7 @@ def fill(
             x0 = _restored(guess, canvas)
             fresh = partial(_fresh, canvas, seed=seed, key=key, step=now.step)
             move = solver(now.z, x0, sigma, to, now.memory, fresh)
-        step = now.step if move.again else _next_move(canvas, schedule, now.step + 1)
+        step = now.step if move.again else after
         now = Fill(
             step,
             schedule.steps,

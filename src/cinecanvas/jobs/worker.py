@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from cinecanvas.enhance import captions, open_words, with_captions
+from cinecanvas.enhance import captions, open_words, unheard, with_captions
 from cinecanvas.errors import BadMedia, BadRequest, BadWeights, CannotWrite, CinecanvasError, Unsupported
 from cinecanvas.generate import Done, Event, Note, Phase, Planned, Preview, Step, Stored, Watch, generate, live_name
 from cinecanvas.jobs.database import Database, NoDatabase
@@ -379,8 +379,8 @@ class Worker:
             order = {**asked, "enhanced": [each.model_dump() for each in request.enhanced]}
             told = {"caption": one.caption, "trouble": one.trouble}
             self._say(hand, "enhanced", told, surely=True, asked=kept(order_of(order)))
-        if trouble := request.enhanced[-1].trouble:
-            self._say(hand, "note", {"text": f"the words are shown as they were asked: {trouble}"})
+        if said := unheard(request.enhanced):
+            self._say(hand, "note", {"text": said})
         return request
 
     def _looked_at(self, store: Store, file: Path) -> Asset:

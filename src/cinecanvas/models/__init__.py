@@ -30,9 +30,8 @@ _NAMES = (
 OURS = {name: f"cinecanvas.models.{name}:register" for name in _NAMES}
 
 
-_LAST: dict[
-    tuple[str, str, Weights | None, str], Model
-] = {}  # the model that was loaded last, by what it was loaded as
+# the model that was loaded last, by what it was loaded as
+_LAST: dict[tuple[str, str, Weights | None, str], Model] = {}
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ class _Exchange:
         site = self.heads.get(b"sec-fetch-site", [b"none"])
         if origins or site in ([b"none"], [b"same-origin"]):
             return None
-        shown = self.scope["method"] in ("GET", "HEAD") and _under(self.scope["path"], self.guard.linkable)
+        shown = self.scope["method"] in ("GET", "HEAD") and under(self.scope["path"], self.guard.linkable)
         return None if shown else _CROSS  # same-site too: another port of localhost is that
 
     def _asks_permission(self) -> bool:
@@ -256,7 +256,7 @@ class _Exchange:
             return Refusal(415, "unsupported_charset", "A form is read as UTF-8 alone.")
         if int(self.heads.get(b"content-length", [b"0"])[0]) > self.most:
             return _too_large(self.most)
-        if (kind != b"application/json" and not kind.endswith(b"+json")) or _under(path, limits.files):
+        if (kind != b"application/json" and not kind.endswith(b"+json")) or under(path, limits.files):
             return None
         body = bytearray()
         while not self.arrived:
@@ -436,7 +436,7 @@ def _address(scope: Scope) -> str:
     return str(number.ipv4_mapped or ipaddress.IPv6Address(int(number) >> 64 << 64))
 
 
-def _under(path: str, prefixes: Iterable[str]) -> bool:
+def under(path: str, prefixes: Iterable[str]) -> bool:
     """Whether a path is one of these, or below one; everything is below "/", so that stands for itself alone."""
     return any(path == prefix or (prefix != "/" and path.startswith(f"{prefix}/")) for prefix in prefixes)
 

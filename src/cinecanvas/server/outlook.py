@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,7 +78,7 @@ def outlook(desk: Desk, caller: Caller, asked: Order) -> Outlook:
         return Outlook(
             possible=False,
             refusal=str(refusal),
-            remedies=tuple(_remedies(desk, caller, asked, chosen))[:_MOST_REMEDIES],
+            remedies=tuple(itertools.islice(_remedies(desk, caller, asked, chosen), _MOST_REMEDIES)),
             **_read(chosen, asked),
         )
     if made is None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from cinecanvas.server.dialect import Fault, Refused
 
 FOLDER = Path(__file__).parent / "studio"
-OPEN = ("/studio",)  # what needs no key: the page asks for it
+OPEN = ("/", "/studio")  # what needs no key: the page asks for it
 router = APIRouter(include_in_schema=False)
 _POLICY = "; ".join(
     (

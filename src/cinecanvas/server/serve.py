@@ -37,7 +37,7 @@ from cinecanvas.server import page
 from cinecanvas.server.app import DIALECTS, build, dialect_of
 from cinecanvas.server.desk import Desk, served_models
 from cinecanvas.server.dialect import Fault
-from cinecanvas.server.guard import Guard, Limits, Refusal
+from cinecanvas.server.guard import Guard, Limits, Refusal, under
 from cinecanvas.server.pace import Pace
 from cinecanvas.server.wire import Punctual
 from cinecanvas.settings import Settings
@@ -139,7 +139,7 @@ def guard(desk: Desk, keys: Keys, options: Options, *, guarded: bool) -> Guard:
 
     async def authenticate(scope: Scope) -> Refusal | object:
         path = scope["path"]
-        if path == "/" or any(path == prefix or path.startswith(f"{prefix}/") for prefix in _OPEN):
+        if under(path, _OPEN):
             return Caller(account="-", name="", scopes=())
         if not guarded and not await run_in_threadpool(keys.exist):
             return LOCAL
@@ -173,7 +173,7 @@ def guard(desk: Desk, keys: Keys, options: Options, *, guarded: bool) -> Guard:
             *([] if loopback(options.host) else _own_names(options.host)),
         ),
         origins=options.origins,
-        linkable=("/", "/media", *page.OPEN),
+        linkable=("/media", *page.OPEN),
         pace=lambda caller: _PACE,
     )
 
